@@ -1,0 +1,130 @@
+"""Causal attention over a list of cache segments, with one softmax over all of them.
+
+A segment holds keys and values of consecutive tokens. Prefill and training attend to one segment: the tokens themselves.
+Decoding attends to three: the prompt (shared by the k samples of a row), what the sample generated so far, and the new token.
+A prompt segment of batch B serves k * B query rows as extra rows of the same product, so its keys are read once for k samples.
+
+Letters: R rows = B * k, B batch of a segment, k samples, T query positions, S key positions, N query heads, K key/value heads,
+G = N / K, H head width.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from grm_jax.model.layers import soft_cap
+
+MASKED = -2.3819763e38  # finite, so that a row that sees nothing (padding) stays free of NaN
+QUERY_BLOCK = 1024  # longer sequences attend in blocks of this many queries: memory grows with T, not T * T
+
+
+@struct.dataclass
+class KeyValues:
+    """Keys and values [..., B, K, S, H] of one layer, or of stacked layers."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+@struct.dataclass
+class Tokens:
+    """Where tokens stand: positions [B, S] int32, and segment ids [B, S] int32. Id 0 is empty; ids see only their equals."""
+
+    positions: jax.Array
+    segments: jax.Array
+
+
+def attend(
+    queries: jax.Array,
+    where: Tokens,
+    own: KeyValues,
+    cache: Sequence[tuple[KeyValues, Tokens]],
+    *,
+    scale: float,
+    cap: float | None,
+    window: int | None,
+) -> jax.Array:
+    """Attends queries [R, T, N, H] to their own tokens and to the cached segments; returns [R, T, N, H] in values' dtype.
+
+    Key j is visible to query i when both have the same non-zero segment id, j <= i, and, with a window, i - j < window.
+    Own tokens must stand in order: within a segment id, consecutive indices have consecutive positions.
+    """
+    T = queries.shape[1]
+    if T <= QUERY_BLOCK:
+        return _attend_block(queries, where, [*cache, (own, where)], scale=scale, cap=cap, window=window)
+    blocks = []
+    for start in range(0, T, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, T)
+        # Keys outside [first, stop) are invisible to these queries: later ones by causality, earlier ones by the window.
+        first = 0 if window is None else max(0, start - window + 1)
+        block = jax.checkpoint(
+            lambda q, w, own, own_where, cache: _attend_block(
+                q, w, [*cache, (own, own_where)], scale=scale, cap=cap, window=window
+            )
+        )
+        own_slice = jax.tree.map(lambda x, a=first, b=stop: x[..., a:b, :], own)
+        blocks.append(
+            block(queries[:, start:stop], _slice(where, start, stop), own_slice, _slice(where, first, stop), list(cache))
+        )
+    return jnp.concatenate(blocks, axis=1)
+
+
+def _slice(where: Tokens, start: int, stop: int) -> Tokens:
+    return jax.tree.map(lambda x: x[:, start:stop], where)
+
+
+def _attend_block(
+    queries: jax.Array,
+    where: Tokens,
+    parts: Sequence[tuple[KeyValues, Tokens]],
+    *,
+    scale: float,
+    cap: float | None,
+    window: int | None,
+) -> jax.Array:
+    R, T, N, H = queries.shape
+    logits = [_logits(queries * scale, where, kv, tokens, cap, window) for kv, tokens in parts]
+    # One softmax over all segments without joining them: a common maximum, then sums and products add up.
+    peak = jnp.max(jnp.stack([_rows(jnp.max(part, axis=-1)) for part in logits]), axis=0)
+    total: jax.Array | float = 0.0
+    output: jax.Array | float = 0.0
+    for part, (kv, _) in zip(logits, parts, strict=True):
+        weights = jnp.exp(part - _grouped(peak, part.shape[0])[..., None])
+        total += _rows(jnp.sum(weights, axis=-1))
+        product = jnp.einsum(
+            "bkjtgs,bksh->bkjtgh", weights.astype(kv.values.dtype), kv.values, preferred_element_type=jnp.float32
+        )
+        output += _rows(product)
+    attended = output / jnp.asarray(total)[..., None]
+    return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(parts[-1][0].values.dtype)
+
+
+def _logits(
+    queries: jax.Array, where: Tokens, kv: KeyValues, tokens: Tokens, cap: float | None, window: int | None
+) -> jax.Array:
+    """Capped, masked logits [B, K, k, T, G, S] of rows grouped by the segment's batch."""
+    R, T, N, H = queries.shape
+    B, K, S, _ = kv.keys.shape
+    grouped = queries.reshape(B, R // B, T, K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
+    logits = jnp.einsum("bkjtgh,bksh->bkjtgs", grouped, kv.keys, preferred_element_type=jnp.float32)
+    logits = soft_cap(logits, cap)
+    positions = where.positions.reshape(B, R // B, T, 1)
+    segments = where.segments.reshape(B, R // B, T, 1)
+    distance = positions - tokens.positions[:, None, None]
+    visible = (segments == tokens.segments[:, None, None]) & (segments != 0) & (distance >= 0)
+    if window is not None:
+        visible &= distance < window
+    return jnp.where(visible[:, None, :, :, None], logits, MASKED)
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """[B, K, k, T, G, ...] -> [B * k, K, T, G, ...]."""
+    B, K, k = x.shape[:3]
+    return jnp.swapaxes(x, 1, 2).reshape(B * k, K, *x.shape[3:])
+
+
+def _grouped(x: jax.Array, B: int) -> jax.Array:
+    """[B * k, K, T, G] -> [B, K, k, T, G]: the inverse of `_rows`."""
+    return jnp.swapaxes(x.reshape(B, x.shape[0] // B, *x.shape[1:]), 1, 2)

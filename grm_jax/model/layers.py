@@ -1,0 +1,50 @@
+"""The pure layers of Gemma-2.
+
+Letters: B batch, T positions, N query heads, K key/value heads, H head width, D model width, F feed-forward width, V vocabulary.
+Norms, rotary angles and soft caps are computed in float32 and cast back, as the reference implementation does.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+Params = Mapping[str, jax.Array]
+
+
+def embed(tokens: jax.Array, embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Looks tokens [..., T] up in embedding [V, D] and scales by sqrt(D); returns [..., T, D] of `dtype`.
+
+    The factor is rounded to `dtype` first (68.0 for the 27b width in bfloat16), as the released weights expect.
+    """
+    factor = jnp.asarray(embedding.shape[1] ** 0.5, dtype)
+    return embedding[tokens].astype(dtype) * factor
+
+
+def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
+    """Root-mean-square norm over the last axis, scaled by 1 + weight. x [..., D], weight [D]; returns x's dtype."""
+    wide = x.astype(jnp.float32)
+    normed = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return (normed * (1.0 + weight.astype(jnp.float32))).astype(x.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding over split halves. x [B, T, heads, H], positions [B, T] int32; returns x's dtype."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
+    """Bounds x smoothly to (-cap, cap), in float32; None leaves the values."""
+    x = x.astype(jnp.float32)
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def gated_mlp(params: Params, x: jax.Array) -> jax.Array:
+    """GeGLU feed-forward with the tanh form of GELU. x [B, T, D]; gate, up [D, F]; down [F, D]."""
+    gate = jax.nn.gelu(jnp.einsum("btd,df->btf", x, params["gate"]), approximate=True)
+    return jnp.einsum("btf,fd->btd", gate * jnp.einsum("btd,df->btf", x, params["up"]), params["down"])
