@@ -1,0 +1,22 @@
+"""Plain text of the world, for training a tokenizer."""
+
+from collections.abc import Iterator
+
+from grm_jax.data.arena.oracle import Noise, critique
+from grm_jax.data.arena.world import generate
+from grm_jax.keys import generator
+
+
+def corpus(split: str, count: int, seed: int) -> Iterator[str]:
+    """Yields the text of `count` examples: of each the prompt, every response and one critique by the noisy oracle.
+
+    Each is a string of its own, as each is encoded apart. The world's words are everywhere preceded by a space except at
+    the beginning of a response.
+    """
+    for index in range(count):
+        example = generate(split, index, seed)
+        rng = generator("arena corpus", seed, split, index)
+        order = tuple(rng.permutation(len(example.responses)).tolist())
+        yield example.item["prompt"]
+        yield from example.item["responses"]
+        yield critique(example, order, rng, Noise())
