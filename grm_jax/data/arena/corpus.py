@@ -10,7 +10,7 @@ from grm_jax.keys import generator
 def corpus(split: str, count: int, seed: int) -> Iterator[str]:
     """Yields the text of `count` examples: of each the prompt, every response and one critique by the noisy oracle.
 
-    Each is a string of its own, as each is encoded apart. The world's words are everywhere preceded by a space except at
+    Each is a string of its own, as each is encoded apart. The world's words are everywhere preceded by a space save at
     the beginning of a response.
     """
     for index in range(count):
