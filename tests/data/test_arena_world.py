@@ -18,9 +18,9 @@ GOLDEN = {
     "then order the words from a to z. Put it in brackets.",
     "responses": ["lamp fork bread", "( bread fork lamp )"],
     "label": 1,
-    "reference": "( bread fork lamp )",
     "domain": "drop+sort",
     "meta": {
+        "answer": "( bread fork lamp )",
         "quality": [3, 10],
         "faults": [["swapped words", "wrong form"], []],
         "family": "drop+sort",
@@ -55,7 +55,7 @@ def test_items_keep_the_contract(train: list[Example]) -> None:
     for example in train[:2000]:
         item = json.loads(json.dumps(example.item))
         assert item == example.item
-        assert set(item) == {"id", "prompt", "responses", "label", "reference", "domain", "meta"}
+        assert set(item) == {"id", "prompt", "responses", "label", "domain", "meta"}
         assert 1 <= len(item["responses"]) <= 4
         assert len(set(item["responses"])) == len(item["responses"])
         assert all(item["responses"])

@@ -63,9 +63,9 @@ def generate(split: str, index: int, seed: int, families: str | None = None) -> 
         "prompt": prompt,
         "responses": [response.text for response in responses],
         "label": qualities[0] if len(responses) == 1 else label,
-        "reference": write(answer, task.form),
         "domain": task.family,
         "meta": {
+            "answer": write(answer, task.form),
             "quality": qualities,
             "faults": [list(found) for found in faults],
             "family": task.family,
