@@ -1,0 +1,79 @@
+"""The `grm` command: each subcommand is a module with `add_parser(subparsers)` and `run(args) -> exit code`."""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from grm_jax import __version__
+from grm_jax.cli.gin_arguments import split_bindings
+from grm_jax.errors import UserError
+
+EXIT_OK = 0
+EXIT_USER_ERROR = 2
+EXIT_UNJUDGED = 3
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+exit codes:
+  0    done
+  2    a mistake in what was given: one line on standard error says what, where and what to do
+  3    done, but some items were not judged: a prompt that does not fit, or lines left out by --on-error skip
+  130  interrupted; finished work is kept, run the same command again to go on
+
+examples:
+  grm data arena --split test --count 200 --output items.jsonl
+  grm judge --model tiny --input items.jsonl --output run --k 8
+  grm report run --k 1,2,4,8
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    from grm_jax.cli import convert, data, info, judge, report, train
+
+    parser = argparse.ArgumentParser(
+        prog="grm",
+        description="Generative reward models with inference-time scaling: sample k critiques, vote.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"grm_jax {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (judge, report, data, train, convert, info):
+        module.add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    rest, bindings = split_bindings(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(rest)
+    args.gin_bindings = bindings
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if bindings and not hasattr(args, "gin_file"):
+            raise UserError(f"--gin.{bindings[0]}: this subcommand takes no gin settings")
+        return args.run(args)
+    except UserError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"grm {args.command}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        if args.debug:
+            traceback.print_exc()
+        print(f"grm {args.command}: interrupted; finished work is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, say) has gone: nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

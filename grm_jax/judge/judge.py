@@ -1,0 +1,198 @@
+"""The judge: prompts, sampler, parser and vote tied together."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Principle, Sample, Turn
+from grm_jax.errors import UserError
+from grm_jax.judge.orders import order, unshuffle
+from grm_jax.judge.voting import decide
+from grm_jax.keys import stream_key
+from grm_jax.model.config import Gemma2Config
+from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.sampler import Completion, Request, Sampler
+from grm_jax.text.parser import parse_critique
+from grm_jax.text.template import Prompt, PromptTooLong, Template, encode_prompt
+from grm_jax.text.tokenizer import Tokenizer
+
+DEFAULT_MAX_NEW = 1024
+
+
+class Judge:
+    """Scores responses by sampled critiques. Load one with `Judge.load`.
+
+    Attributes:
+        name: of the model, as judgements name it.
+        config: the model's shape.
+        template: the prompt's wording.
+        policy: how critiques are sampled.
+        max_new: tokens a critique, at most.
+        prompt_limit: tokens a prompt may have: the context less `max_new`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Gemma2Config,
+        params: dict[str, Any],
+        tokenizer: Tokenizer,
+        template: Template,
+        *,
+        policy: SamplingPolicy | None = None,
+        max_new: int | None = None,
+        rows: int = 64,
+        dtype: Any = None,
+    ):
+        """Prepares a judge; see the class for the arguments, and `Sampler` for rows and dtype."""
+        self.name, self.config, self.template = name, config, template
+        self.policy = policy or SamplingPolicy()
+        self.max_new = max_new or min(DEFAULT_MAX_NEW, config.max_length // 2)
+        if not 0 < self.max_new < config.max_length:
+            raise UserError(f"max_new is {max_new}; it must be positive and below the model's context of {config.max_length}")
+        self.prompt_limit = config.max_length - self.max_new
+        self._tokenizer = tokenizer
+        self._sampler = Sampler(
+            config, params, policy=self.policy, max_new=self.max_new, stop_ids=tokenizer.stop_ids, rows=rows, dtype=dtype
+        )
+
+    @classmethod
+    def load(cls, model: str | Path = "tiny", **settings: Any) -> "Judge":
+        """Loads "tiny" or a model folder; settings: template, policy, max_new, rows, dtype (see `loading.load_judge`)."""
+        from grm_jax.judge.loading import load_judge
+
+        return load_judge(model, **settings)
+
+    def score(
+        self, prompt: str | Sequence[tuple[str, str]], responses: Sequence[str], k: int = 8, *, seed: int = 0, **fields: Any
+    ) -> Judgement:
+        """Judges one set of responses.
+
+        Args:
+            prompt: the user's message, or the whole conversation as (role, content) pairs.
+            responses: the candidates, at least one.
+            k: critiques to sample.
+            seed: of orders and samples.
+            **fields: further fields of `Item`: id, reference, principles.
+
+        Returns:
+            The judgement; `scores` is the sum over the critiques that could be read, one a response.
+        """
+        turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(Turn(*turn) for turn in prompt)
+        item = Item(id=fields.pop("id", "item"), conversation=turns, responses=tuple(responses), **fields)
+        return self.score_batch([item], k, seed=seed)[0]
+
+    def score_batch(self, items: Sequence[Item], k: int = 8, *, seed: int = 0, vote: str = "sum") -> list[Judgement]:
+        """Judges many items; the same item gets the same critiques alone and in any batch."""
+        start = time.perf_counter()
+        samples: list[list[Sample]] = [[] for _ in items]
+        too_long: dict[int, PromptTooLong] = {}
+        for i, result in self.sample([(item, range(k)) for item in items], seed):
+            if isinstance(result, PromptTooLong):
+                too_long[i] = result
+            else:
+                samples[i] += result
+        seconds = (time.perf_counter() - start) / max(len(items), 1)
+        return [
+            self.judgement(item, samples[i], k=k, seed=seed, vote=vote, too_long=i in too_long, seconds=seconds)
+            for i, item in enumerate(items)
+        ]
+
+    def sample(
+        self, wanted: Sequence[tuple[Item, Sequence[int]]], seed: int
+    ) -> Iterator[tuple[int, list[Sample] | PromptTooLong]]:
+        """Samples critiques; the stream of results is what a store keeps.
+
+        Args:
+            wanted: items, each with the indices of the samples to draw.
+            seed: of orders and samples.
+
+        Yields:
+            (place in `wanted`, some of its samples), or (place, PromptTooLong) once for an item that does not fit.
+        """
+        requests: list[Request] = []
+        owners: list[tuple[int, tuple[int, ...], list[int]]] = []
+        for i, (item, indices) in enumerate(wanted):
+            by_order: dict[tuple[int, ...], list[int]] = {}
+            for index in indices:
+                by_order.setdefault(order(seed, item.id, len(item.responses), index), []).append(index)
+            # Orders of one item may differ by a token or two: the item fits when all of them do.
+            prompts = {shown: self._prompt(item, shown) for shown in by_order}
+            refused = [prompt for prompt in prompts.values() if isinstance(prompt, PromptTooLong)]
+            if refused:
+                yield i, max(refused, key=lambda prompt: prompt.tokens)
+                continue
+            for shown, prompt in prompts.items():
+                assert isinstance(prompt, Prompt)
+                keys = np.stack([stream_key("critique", seed, item.id, index) for index in by_order[shown]])
+                requests.append(Request(ids=prompt.ids, keys=keys))
+                owners.append((i, shown, by_order[shown]))
+        for number, completions in self._sampler.sample(requests):
+            i, shown, indices = owners[number]
+            yield i, [
+                self._read(index, shown, completion, seed)
+                for index, completion in zip(indices, completions, strict=True)
+            ]
+
+    def judgement(
+        self,
+        item: Item,
+        samples: Sequence[Sample],
+        *,
+        k: int,
+        seed: int,
+        vote: str = "sum",
+        too_long: bool = False,
+        seconds: float | None = None,
+    ) -> Judgement:
+        """Votes over the samples of one item."""
+        samples = tuple(sorted(samples, key=lambda sample: sample.index))
+        verdict = decide(samples, policy=vote, seed=seed, item_id=item.id)
+        return Judgement(
+            id=item.id,
+            scores=verdict.scores,
+            best=verdict.best,
+            ranking=verdict.ranking,
+            k=len(samples),
+            vote=vote,
+            samples=samples,
+            outcomes={PROMPT_TOO_LONG: k} if too_long else dict(Counter(sample.outcome for sample in samples)),
+            model=self.name,
+            template=f"{self.template.name}@{self.template.digest}",
+            seed=seed,
+            seconds=seconds,
+        )
+
+    def _prompt(self, item: Item, shown: tuple[int, ...]) -> Prompt | PromptTooLong:
+        return encode_prompt(
+            self.template,
+            self._tokenizer,
+            [(turn.role, turn.content) for turn in item.conversation],
+            [item.responses[i] for i in shown],
+            reference=item.reference,
+            principles=item.principles,
+            max_tokens=self.prompt_limit,
+        )
+
+    def _read(self, index: int, shown: tuple[int, ...], completion: Completion, seed: int) -> Sample:
+        """Parses one completion and puts its scores back into the item's own order."""
+        ids = completion.ids[:-1] if completion.stopped else completion.ids
+        text = self._tokenizer.decode(ids.tolist())
+        critique = parse_critique(
+            text, len(shown), truncated=not completion.stopped, principles_heading=self.template.principles_heading
+        )
+        return Sample(
+            index=index,
+            order=shown,
+            text=text,
+            principles=tuple(Principle(p.text, p.weight) for p in critique.principles),
+            scores=None if critique.scores is None else unshuffle(critique.scores, shown),
+            outcome=critique.outcome.value,
+            tokens=len(completion.ids),
+            logprob=float(np.sum(completion.logprobs, dtype=np.float64)),
+            seed=seed,
+        )

@@ -1,0 +1,139 @@
+"""Batches prompts of any number and length through a few static shapes.
+
+A prompt's padded length depends on its own length alone, so the arithmetic behind a sample hardly depends on its company.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gemma2 import CacheSegment, Gemma2, unroll
+from grm_jax.sampling.decode import decode, empty_segment, prefill
+from grm_jax.sampling.policy import SamplingPolicy
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One distinct prompt and the samples wanted of it.
+
+    Attributes:
+        ids: the prompt, int32 [T].
+        keys: raw key data of each sample, uint32 [k, 2] (`grm_jax.keys.stream_key`).
+    """
+
+    ids: np.ndarray
+    keys: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sample: its tokens int32 [t] (the stop token included), their log-probabilities float32 [t] under the model itself
+    (temperature 1, no filter), and whether a stop token ended it."""
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+    stopped: bool
+
+
+def bucket(length: int) -> int:
+    """The padded length of a prompt: the next of 32, 48, 64, 96, 128, 192, ..."""
+    size = 32
+    while size < length:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+class Sampler:
+    """Samples completions from one model under one policy.
+
+    Attributes:
+        rows: how many samples are decoded together, at most.
+        compilations: (prompts, padded length, samples a prompt) of each shape that was compiled.
+    """
+
+    def __init__(
+        self,
+        config: Gemma2Config,
+        params: dict[str, Any],
+        *,
+        policy: SamplingPolicy,
+        max_new: int,
+        stop_ids: frozenset[int],
+        rows: int = 64,
+        dtype: Any = None,
+    ):
+        """Prepares a sampler.
+
+        Args:
+            config: the model's shape.
+            params: stacked parameters, numpy or jax.
+            policy: how tokens are drawn.
+            max_new: tokens a sample, at most.
+            stop_ids: tokens that end a sample.
+            rows: how many samples are decoded together, at most.
+            dtype: of the computation; None computes in the parameters' own.
+        """
+        # A scan would copy each layer's weights at every token on CPU; elsewhere it compiles faster and costs no memory.
+        unrolled = jax.default_backend() == "cpu"
+        model = Gemma2(config, dtype=dtype, unrolled=unrolled)
+        params = jax.tree.map(jnp.asarray, params)
+        self._params = jax.jit(unroll)(params) if unrolled else params
+        self._model, self._max_new, self.rows = model, max_new, rows
+        self._dtype = jnp.dtype(dtype or params["embedding"].dtype)
+        self._prefill = jax.jit(functools.partial(prefill, model))
+        self._decode = jax.jit(
+            functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="cache"
+        )
+        self._cache: CacheSegment | None = None
+        self.compilations: set[tuple[int, int, int]] = set()
+
+    def sample(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[Completion]]]:
+        """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault((bucket(len(request.ids)), len(request.keys)), []).append(i)
+        for (length, k), members in sorted(groups.items()):
+            size = max(1, self.rows // k)
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
+                yield from zip(batch, self._run([requests[i] for i in batch], length, k), strict=True)
+
+    def _run(self, batch: Sequence[Request], length: int, k: int) -> list[list[Completion]]:
+        B = 1 << (len(batch) - 1).bit_length()  # few shapes: the number of prompts is padded to a power of two
+        self.compilations.add((B, length, k))
+        tokens = np.zeros((B, length), np.int32)
+        lengths = np.ones(B, np.int32)
+        keys = np.zeros((B, k, 2), np.uint32)
+        active = np.zeros((B, k), bool)
+        for row, request in enumerate(batch):
+            tokens[row, : len(request.ids)] = request.ids
+            lengths[row] = len(request.ids)
+            keys[row] = request.keys
+            active[row] = True
+        prompts = self._prefill(self._params, tokens, lengths)
+        out, self._cache = self._decode(
+            self._params, prompts, self._take_cache(B * k), keys.reshape(-1, 2), active.reshape(-1)
+        )
+        out = jax.device_get(out)
+        return [
+            [
+                Completion(out.tokens[r, : out.lengths[r]], out.logprobs[r, : out.lengths[r]], bool(out.stopped[r]))
+                for r in range(row * k, (row + 1) * k)
+            ]
+            for row in range(len(batch))
+        ]
+
+    def _take_cache(self, rows: int) -> CacheSegment:
+        """The last batch's cache when it has the right shape (it is donated to the next), else a new one."""
+        cache, self._cache = self._cache, None
+        if cache is None or cache.tokens.segments.shape[0] != rows:
+            cache = empty_segment(self._model, rows, self._max_new, self._dtype)
+        return cache
+
+
