@@ -1,0 +1,88 @@
+"""Model folders with Orbax parameters: config.json in the Hugging Face form, and `params/`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
+
+from grm_jax.checkpoints.files import ORBAX_PARAMS, first_line, new_model_folder
+from grm_jax.checkpoints.tree import Leaves, Params, checked_dtype, checked_leaves, read_config, write_config
+from grm_jax.errors import UserError
+from grm_jax.model.config import Gemma2Config
+
+
+def save_orbax(folder: Path | str, config: Gemma2Config, params: Mapping[str, Any]) -> None:
+    """Saves a model. Orbax makes `params/` appear whole or not at all; config.json is written last.
+
+    Args:
+        folder: new, or without a model in it.
+        config: the shape.
+        params: numpy or jax arrays (sharded ones too), float32 or bfloat16.
+
+    Raises:
+        UserError: the folder holds a model, parameters do not fit the config, or the disk refuses.
+    """
+    folder = Path(folder).absolute()
+    leaves = checked_leaves(config, params, folder)
+    new_model_folder(folder)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / ORBAX_PARAMS, dict(params))
+    except OSError as error:
+        raise UserError(f"{folder / ORBAX_PARAMS}: cannot be written: {first_line(error)}") from error
+    write_config(folder, config, (np.dtype(leaf.dtype) for leaf in leaves.values()))
+
+
+def load_orbax(folder: Path | str, dtype: Any = None) -> tuple[Gemma2Config, Params]:
+    """Loads a model that `save_orbax` wrote.
+
+    Args:
+        folder: with config.json and `params/`.
+        dtype: float32 or bfloat16 for all leaves; None keeps each leaf's.
+
+    Returns:
+        The config and the parameter tree as numpy arrays.
+
+    Raises:
+        UserError: a part is missing or damaged, or the parameters do not fit the config.
+    """
+    folder, dtype = Path(folder).absolute(), checked_dtype(dtype)
+    config, leaves = orbax_leaves(folder)
+    target = {path: np.empty(shape, dtype or kept) for path, (shape, kept) in leaves.items()}
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return config, checkpointer.restore(folder / ORBAX_PARAMS, unflatten_dict(target, sep="/"))
+    except Exception as error:  # whatever type Orbax and TensorStore raise, the folder is what is wrong
+        raise _damaged(folder, error) from error
+
+
+def orbax_leaves(folder: Path | str) -> tuple[Gemma2Config, Leaves]:
+    """Shape and dtype of every leaf that `load_orbax` would return; reads metadata only.
+
+    Raises:
+        UserError: as `load_orbax`, except for what only the weights themselves can show.
+    """
+    folder = Path(folder).absolute()
+    config = read_config(folder)
+    params = folder / ORBAX_PARAMS
+    if not params.is_dir():
+        raise UserError(f"{params}: no such folder; the model is incomplete, copy or convert it again")
+    for path in (params, *params.rglob("*")):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link; a model folder must hold its own files, put a copy there")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = dict(checkpointer.metadata(params).item_metadata.tree)
+    except Exception as error:  # as in load_orbax
+        raise _damaged(folder, error) from error
+    leaves = checked_leaves(config, tree, params)
+    return config, {path: (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves.items()}
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{folder / ORBAX_PARAMS}: damaged or not an Orbax checkpoint ({first_line(error)}); copy or convert it again"
+    )
