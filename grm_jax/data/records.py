@@ -115,7 +115,7 @@ def item_from_json(obj: Any, where: str) -> Item:
         id=fields.read_name(obj["id"], where, "id"),
         conversation=_conversation(obj, where),
         responses=responses,
-        label=_label(obj.get("label"), len(responses), where),
+        label=read_label(obj.get("label"), len(responses), where),
         reference=fields.read_optional(fields.read_text, obj.get("reference"), where, "reference"),
         principles=fields.read_optional(fields.read_texts, obj.get("principles"), where, "principles") or (),
         domain=fields.read_optional(fields.read_text, obj.get("domain"), where, "domain"),
@@ -138,6 +138,15 @@ def item_to_json(item: Item) -> dict[str, Any]:
         "responses": list(item.responses),
         **{key: value for key, value in optional.items() if value is not None},
     }
+
+
+def read_label(value: Any, n: int, where: str) -> int | float | None:
+    """Returns the label of an item with n responses: an index, for n = 1 a score in 0..10, or None; refuses others."""
+    if value is None:
+        return None
+    if n == 1:
+        return fields.read_number(value, where, "label", 0, 10)
+    return fields.read_integer(value, where, "label", 0, n - 1)
 
 
 def sample_from_json(obj: Any, where: str) -> Sample:
@@ -229,14 +238,6 @@ def _conversation(obj: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
     if not turns:
         fail(where, "conversation", "is empty", "give at least one turn")
     return tuple(turns)
-
-
-def _label(value: Any, n: int, where: str) -> int | float | None:
-    if value is None:
-        return None
-    if n == 1:
-        return fields.read_number(value, where, "label", 0, 10)
-    return fields.read_integer(value, where, "label", 0, n - 1)
 
 
 def _principles(value: Any, where: str) -> tuple[Principle, ...]:

@@ -1,0 +1,217 @@
+"""The folder of a run: its identity, and a store of samples that survives crashes and is never sampled twice.
+
+    run.json         what the samples depend on; a folder opened with anything else is refused
+    items.jsonl      facts of the items, appended as they come
+    samples.jsonl    every sample, appended and synced batch by batch
+    judgements.jsonl the verdicts, rewritten whole from the store
+
+One process writes at a time; `read_run` reads beside it.
+"""
+
+import fcntl
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from grm_jax.data import fields
+from grm_jax.data.jsonl import dump_line, parse_line, write_jsonl
+from grm_jax.data.records import PROMPT_TOO_LONG, Item, Sample, judgement_to_json, sample_to_json
+from grm_jax.errors import UserError
+from grm_jax.judge.append_log import AppendLog
+from grm_jax.judge.run_store import ITEMS, SAMPLES, ItemFacts, Judged, RunStore, item_facts, item_line, load_store
+
+_LOG = logging.getLogger(__name__)
+_IDENTITY = "run.json"
+_JUDGEMENTS = "judgements.jsonl"
+_LOCK = ".lock"
+
+
+class RunFolder:
+    """A run folder open for writing; made by `RunFolder.open`, best used as a context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        store: RunStore,
+        logs: tuple[AppendLog, AppendLog],
+        lock: BinaryIO,
+    ):
+        self.path = path
+        self._identity = identity
+        self._store = store
+        self._item_log, self._sample_log = logs
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: str | Path, identity: Mapping[str, Any], *, report: Callable[[str], None] = _LOG.warning
+    ) -> "RunFolder":
+        """Creates the folder, or reopens it where it was left.
+
+        `identity` is a JSON object of all that a sample depends on besides its item, with at least `model` and
+        `template` (strings) and `seed` (integer). A last line torn by a crash is cut off, and `report` told.
+
+        Raises:
+            UserError: the folder was made with another identity, is in use, holds a corrupt line or cannot be written.
+        """
+        path = Path(path)
+        identity = _checked_identity(parse_line(dump_line(dict(identity)), "identity"), "identity")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / _LOCK, "ab")  # noqa: SIM115 (its life is the lock's)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be used ({error.strerror}); choose another output folder") from None
+        try:
+            _acquire(lock, path)
+            _settle_identity(path, identity)
+            logs = (AppendLog(path / ITEMS, report), AppendLog(path / SAMPLES, report))
+            return cls(path, identity, load_store(path), logs, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def add_items(self, items: Iterable[Item]) -> None:
+        """Stores the facts of items; one that is already there must be unchanged.
+
+        Raises:
+            UserError: an item was stored with other responses, texts, label or domain.
+        """
+        new: dict[str, ItemFacts] = {}
+        for item in items:
+            facts = item_facts(item)
+            stored = self._store.items.get(item.id) or new.setdefault(item.id, facts)
+            if stored != facts:
+                was, now = _first_difference(stored, facts)
+                raise UserError(
+                    f"{self.path}: item {item.id!r} was stored with {was} and now has {now}; "
+                    "give the changed item another id or use another output folder"
+                )
+        self._item_log.append(item_line(item_id, facts) for item_id, facts in new.items())
+        self._store.items.update(new)
+
+    def done(self, item_id: str) -> dict[int, Sample]:
+        """Returns the stored samples of an item by index."""
+        return dict(self._store.samples.get(item_id, {}))
+
+    def is_too_long(self, item_id: str) -> bool:
+        """Tells whether the item is stored as one whose prompt does not fit."""
+        return item_id in self._store.too_long
+
+    def append(self, item_id: str, samples: Iterable[Sample]) -> None:
+        """Stores new samples of an item that `add_items` knows; they are on disk when this returns."""
+        samples = list(samples)
+        stored = self._store.samples.get(item_id, {})
+        new = {sample.index: sample for sample in samples}
+        if item_id not in self._store.items or len(new) < len(samples) or new.keys() & stored.keys():
+            raise ValueError(f"item {item_id!r}: unknown, or samples {[s.index for s in samples]} are not all new")
+        self._sample_log.append({"id": item_id, **sample_to_json(sample)} for sample in samples)
+        self._store.samples.setdefault(item_id, {}).update(new)
+
+    def append_too_long(self, item_id: str, tokens: int, limit: int) -> None:
+        """Stores that the prompt of an item takes `tokens` tokens where `limit` fit, so it is not sampled."""
+        if item_id not in self._store.items:
+            raise ValueError(f"item {item_id!r}: unknown")
+        if item_id not in self._store.too_long:
+            line = {"id": item_id, "outcome": PROMPT_TOO_LONG, "tokens": tokens, "limit": limit}
+            self._sample_log.append([line])
+            self._store.too_long.add(item_id)
+
+    def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> list[Judged]:
+        """Votes on every item that has an outcome; arguments as for `voting.vote`."""
+        return self._store.judged(self._identity, policy=policy, k=k, k_meta=k_meta)
+
+    def write_judgements(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> None:
+        """Writes `judgements.jsonl` from the store, all or nothing; arguments as for `voting.vote`."""
+        judged = self.judged(policy=policy, k=k, k_meta=k_meta)
+        write_jsonl(self.path / _JUDGEMENTS, (judgement_to_json(entry.judgement) for entry in judged))
+
+    def close(self) -> None:
+        """Closes the files and lets another process in."""
+        self._item_log.close()
+        self._sample_log.close()
+        self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_run(path: str | Path, *, report: Callable[[str], None] = _LOG.warning) -> list[Judged]:
+    """Reads a run for a report: every judged item, voted by sum over all its samples; `voting.vote` votes otherwise.
+
+    Takes no lock. Items without any outcome yet are left out, and `report` told how many.
+
+    Raises:
+        UserError: the folder is no run folder or holds a corrupt line.
+    """
+    path = Path(path)
+    identity = _read_identity(path)
+    if identity is None:
+        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
+    store = load_store(path)
+    judged = store.judged(identity)
+    if len(judged) < len(store.items):
+        report(f"{path}: {len(store.items) - len(judged)} of {len(store.items)} items are not judged yet: left out")
+    return judged
+
+
+def _acquire(lock: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path}: another process is writing this run; wait for it or use another folder") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked ({error.strerror}); use a folder on a local disk") from None
+
+
+def _settle_identity(path: Path, identity: Mapping[str, Any]) -> None:
+    stored = _read_identity(path)
+    if stored is None:
+        if (path / SAMPLES).exists():
+            raise UserError(f"{path}: holds {SAMPLES} but no {_IDENTITY}; restore it or use another output folder")
+        write_jsonl(path / _IDENTITY, [identity])
+        return
+    before, after = _flat(stored), _flat(identity)
+    for key in [*before, *after]:
+        was, now = before.get(key), after.get(key)
+        if was != now:
+            raise UserError(
+                f"{path}: this run was made with {key} = {fields.show(was)}, now {fields.show(now)} is asked; "
+                "keep the setting or use another output folder"
+            )
+
+
+def _read_identity(path: Path) -> dict[str, Any] | None:
+    file = path / _IDENTITY
+    if not file.exists():
+        return None
+    return _checked_identity(parse_line(file.read_bytes(), str(file)), str(file))
+
+
+def _checked_identity(obj: Any, where: str) -> dict[str, Any]:
+    identity = fields.read_object(obj, where, "identity")
+    fields.check_keys(identity, identity.keys(), ("model", "template", "seed"), where, "")
+    fields.read_integer(identity["seed"], where, "seed", -(2**64), 2**64)
+    return identity
+
+
+def _flat(obj: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested object as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in obj.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _first_difference(was: ItemFacts, now: ItemFacts) -> tuple[str, str]:
+    if was.n != now.n:
+        return f"{was.n} responses", f"{now.n}"
+    for name in ("label", "domain"):
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            return f"{name} {fields.show(before)}", fields.show(after)
+    return "other texts", "changed ones"
