@@ -6,7 +6,7 @@ Only samples with outcome "ok" vote. With S[j, i] the score that voter j gives r
     mean       sum_j S[j, i] / m
     majority   each voter splits one vote evenly among the responses it scores highest
     rank       Borda: each voter gives i the number of responses below it, plus half of those level with it
-    meta_topk  sum over the k_meta voters with the highest meta score (section 4.2 of the same paper)
+    meta_topk  sum over the k_meta voters with the highest meta score (the same paper; k_meta = k / 2)
     meta_soft  mean weighted by sigmoid(meta score): the meta model is trained with binary cross-entropy, so that is its
                probability that the critique is right; unlike a softmax it does not let one sample outshout all others
 """

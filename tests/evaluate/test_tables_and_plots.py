@@ -1,0 +1,80 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from grm_jax.errors import UserError
+from grm_jax.evaluate.accuracy import Protocol, scaling
+from grm_jax.evaluate.plots import save_scaling_plot, scaling_figure
+from grm_jax.evaluate.tables import to_json, to_rich, to_text
+from stored_items import judged
+
+
+@pytest.fixture
+def report():
+    items = [judged(f"right {i}", [(9, 1), (9, 1), None, (9, 1)], 0) for i in range(3)]
+    items += [judged("late", [(1, 9), (9, 2), (9, 2), (9, 2)], 0), judged("unlabelled", [(1, 2)] * 4, None)]
+    return scaling(items, [1, 2, 4], Protocol())
+
+
+def test_the_plain_table_holds_every_figure_in_its_column(report):
+    lines = to_text(report).splitlines()
+    assert lines[0].split() == ["k", "accuracy", "95%", "interval", "tied", "no", "verdict"]
+    first = report.rows[0].accuracy
+    assert lines[1].split() == ["1", "75.0", f"{100 * first.low:.1f}", "to", f"{100 * first.high:.1f}", "0.0", "0.0"]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "4"]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[4].startswith("4 items, 1 without label left out; vote sum on the first k samples; ties expected")
+    assert lines[5] == "all samples: ok 85.0%, no_block 15.0%"
+
+
+def test_the_error_of_single_responses_has_its_own_column():
+    items = [judged("one", [(7,)], 5, n=1)]
+    lines = to_text(scaling(items, [1], Protocol())).splitlines()
+    assert "error (n = 1)" in lines[0]
+    assert lines[1].split() == ["1", "-", "-", "0.0", "0.0", "2.00", "2.00", "to", "2.00"]
+
+
+def test_the_terminal_table_shows_the_cells_of_the_plain_one(report):
+    out = io.StringIO()
+    Console(file=out, width=120).print(to_rich(report))
+    shown = out.getvalue()
+    for cell in to_text(report).split():
+        assert cell in shown
+
+
+def test_json_keeps_the_figures_unrounded(report):
+    read = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert read["rows"][0]["accuracy"]["mean"] == report.rows[0].accuracy.mean
+    assert [row["k"] for row in read["rows"]] == [1, 2, 4]
+    assert read["protocol"]["ties"] == "expected"
+    assert read["outcomes"] == report.outcomes
+
+
+def test_the_plot_shows_the_curve_its_band_and_one_sample(report):
+    (axes,) = scaling_figure({"sum": report}).axes
+    curve, baseline = axes.lines
+    assert curve.get_xdata().tolist() == [1, 2, 4]
+    assert curve.get_ydata().tolist() == [100 * row.accuracy.mean for row in report.rows]
+    assert list(baseline.get_ydata()) == [75.0, 75.0]
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert band.y0 == pytest.approx(100 * min(row.accuracy.low for row in report.rows))
+    assert band.y1 == pytest.approx(100 * max(row.accuracy.high for row in report.rows))
+    assert (axes.get_xscale(), axes.xaxis.get_transform().base) == ("log", 2)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "4"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("samples per item, k", "accuracy (%)")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sum", "one sample"]
+
+
+def test_the_plot_is_saved_as_png(report, tmp_path):
+    save_scaling_plot(tmp_path / "curve.png", {"sum": report, "again": report})
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match="cannot be written"):
+        save_scaling_plot(tmp_path / "no" / "curve.png", {"sum": report})
+
+
+def test_a_plot_without_accuracy_is_refused():
+    report = scaling([judged("one", [(7,)], 5, n=1)], [1], Protocol())
+    with pytest.raises(UserError, match="plot: no labelled item with two responses"):
+        scaling_figure({"sum": report})
