@@ -13,7 +13,8 @@ _EPILOG = """\
 example:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny
 
-The run folder holds config.gin, metrics.jsonl and model/, a Hugging Face folder that `grm judge --model` reads."""
+The run folder holds config.gin, metrics.jsonl and model/, a Hugging Face folder that `grm judge --model` reads; with
+Sft.save_every also model-500/, model-1000/ and so on."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,6 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("stage", choices=["sft"], help="what to train")
     parser.add_argument("--model", metavar="DIR", help="start from this model folder instead of from nothing")
     parser.add_argument("--template", default="tiny", metavar="NAME|FILE", help="prompt template (default: tiny)")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights (default: float32)"
+    )
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder; it must not exist yet")
     add_gin_arguments(parser)
     parser.set_defaults(run=run)
@@ -49,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.checkpoints.folder import copy_side_files
     from grm_jax.checkpoints.huggingface import save_hugging_face
     from grm_jax.cli.progress import bar
-    from grm_jax.data.arena.corpus import corpus
+    from grm_jax.data.arena.corpus import corpus, pieces
     from grm_jax.data.critiques import ArenaCritiques, packed_batches
     from grm_jax.model.config import Gemma2Config
     from grm_jax.model.gemma2 import init_params
     from grm_jax.text.sentencepiece_training import train_sentencepiece
-    from grm_jax.text.template import load_template
+    from grm_jax.text.template_file import load_template, template_text
     from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
     from grm_jax.train.sft import Sft, train_sft
 
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = configure.make(Gemma2Config)
         text = configure.make(configure.ArenaTokenizer)
-        train_sentencepiece(corpus("train", text.examples, text.seed), source, config.vocab_size, user_defined=("\\boxed{",))
+        train_sentencepiece(corpus("train", text.examples, text.seed), source, config.vocab_size, user_defined=pieces())
         params = init_params(config, jax.random.key(sft.seed))
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
@@ -77,7 +81,13 @@ def run(args: argparse.Namespace) -> int:
     )
     (output / "config.gin").write_text(configure.operative(), encoding="utf-8")
 
-    state = None
+    def save(params: Any, name: str) -> Path:
+        folder = output / name
+        save_hugging_face(folder, config, jax.tree.map(np.asarray, params), dtype=args.dtype)
+        copy_side_files(source, folder)
+        (folder / "template.toml").write_text(template_text(args.template), encoding="utf-8")
+        return folder
+
     with open(output / "metrics.jsonl", "w", encoding="utf-8") as log, bar("training", sft.steps) as advance:
         start = time.perf_counter()
         for number, (state, metrics) in enumerate(train_sft(config, params, batches, sft), 1):
@@ -87,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 advance(number, f"loss {row['loss']:.4f}")
-    assert state is not None
-    save_hugging_face(output / "model", config, jax.tree.map(np.asarray, state.params))
-    copy_side_files(source, output / "model")
-    (output / "model" / "template.toml").write_bytes(template.source)
-    print(f"saved {output / 'model'}")
+            if number == sft.steps:
+                folder = save(state.params, "model")
+            elif sft.save_every and number % sft.save_every == 0:
+                save(state.params, f"model-{number}")
+    print(f"saved {folder}")
     return 0

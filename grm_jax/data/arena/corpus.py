@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 
 from grm_jax.data.arena.oracle import Noise, critique
+from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS
 from grm_jax.data.arena.world import generate
 from grm_jax.keys import generator
+
+SPACE = "▁"  # how SentencePiece writes a space
 
 
 def corpus(split: str, count: int, seed: int) -> Iterator[str]:
@@ -20,3 +23,9 @@ def corpus(split: str, count: int, seed: int) -> Iterator[str]:
         yield example.item["prompt"]
         yield from example.item["responses"]
         yield critique(example, order, rng, Noise())
+
+
+def pieces() -> tuple[str, ...]:
+    """Returns the texts that deserve a token of their own: the world's words and numbers, with and without a space before."""
+    words = (*WORDS, *map(str, range(LARGEST_NUMBER + 1)), "\\boxed{", "Response")
+    return (*words, *(SPACE + word for word in words), "Principles:", "Step:", "Answer:", "Scores:", "}", ",", ":", ".")
