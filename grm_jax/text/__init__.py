@@ -1,0 +1,1 @@
+"""Tokenizers, prompt templates and the reading of critiques; imports no jax."""

@@ -1,0 +1,177 @@
+r"""From a generated critique to its scores, or to the reason why there are none.
+
+Only generated text is given here, never the prompt. The rules, in order:
+
+* A generation that was cut off is `truncated`, whatever it holds: its last block may not be its last word.
+* A score block is `\boxed{...}` with balanced braces; inside another block it is a part of that. A block is *quoted* if it begins
+  inside a code fence, inline code, or a line that opens with `>`. The last block that is not quoted counts, and text may follow.
+* `no_block`: there is no block. `ambiguous`: there are quoted blocks only; or a `\boxed{` that is never closed stands after the
+  last block or on its line; or its line holds another block that says something else.
+* The block's fields are parted by commas, and ASCII space around them does not matter. A field is a canonical ASCII
+  integer: no leading zero or plus, no fraction, bracket, other script or other minus. `not_integer`: a field is not one (an
+  empty field, as after a trailing comma, too). `wrong_count`: there are not n. `out_of_range`: a field is outside 1..10.
+  The first of these three that holds is the outcome; otherwise it is `ok`.
+
+Time is linear in the text, and bounded: of a text over `LONGEST` characters, more than an 8,192-token window yields,
+scores are read from the last `LONGEST` and principles from the first.
+"""
+
+import enum
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from grm_jax.text.principles import Principle, read_principles
+
+__all__ = ["LONGEST", "Critique", "Outcome", "Principle", "parse_critique"]
+
+LONGEST = 2**18
+
+_LOWEST, _HIGHEST = 1, 10
+_BOX = r"\boxed{"
+_BRACE = re.compile(r"\\boxed\{|\{|\}")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_QUOTE = re.compile(r" {0,3}>")
+_BACKTICKS = re.compile(r"`+")
+
+Span = tuple[int, int]
+
+
+class Outcome(enum.StrEnum):
+    """What became of one critique; only `ok` carries scores."""
+
+    OK = "ok"
+    NO_BLOCK = "no_block"
+    WRONG_COUNT = "wrong_count"
+    OUT_OF_RANGE = "out_of_range"
+    NOT_INTEGER = "not_integer"
+    AMBIGUOUS = "ambiguous"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True)
+class Critique:
+    """A critique as read: `scores` (n of them, in the order the responses were shown) if and only if the outcome is ok."""
+
+    outcome: Outcome
+    scores: tuple[int, ...] | None
+    principles: tuple[Principle, ...]
+
+
+def parse_critique(text: str, n: int, *, truncated: bool, principles_heading: str) -> Critique:
+    """Reads a generated critique of n responses by the rules above.
+
+    Args:
+        text: what the model wrote.
+        n: how many responses it was shown.
+        truncated: it ran into its length limit and did not stop of itself.
+        principles_heading: the template's.
+    """
+    principles = read_principles(text[:LONGEST], principles_heading)
+    found = Outcome.TRUNCATED if truncated else _scores(text, n)
+    if isinstance(found, Outcome):
+        return Critique(found, None, principles)
+    return Critique(Outcome.OK, found, principles)
+
+
+def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
+    if len(text) > LONGEST:
+        # Begin with a whole line, if there is one.
+        text = text[text.find("\n", len(text) - LONGEST) + 1 :][-LONGEST:]
+    plain, quoted = _regions(text)
+    blocks, unclosed = _blocks(text, plain)
+    if not blocks:
+        quotes = any(_blocks(text, [region])[0] for region in quoted)
+        return Outcome.AMBIGUOUS if quotes else Outcome.NO_BLOCK
+    start, _ = blocks[-1]
+    fields = _fields(text, blocks[-1])
+    line_start = max(text.rfind(end, 0, start) for end in "\r\n") + 1
+    neighbours = itertools.takewhile(lambda block: block[1] > line_start, reversed(blocks[:-1]))
+    if unclosed >= line_start or any(_fields(text, block) != fields for block in neighbours):
+        return Outcome.AMBIGUOUS
+    if not all(map(_INTEGER.fullmatch, fields)):
+        return Outcome.NOT_INTEGER
+    if len(fields) != n:
+        return Outcome.WRONG_COUNT
+    # Only what is short enough becomes a number: the interpreter refuses to read very long ones.
+    scores = tuple(int(each) for each in fields if len(each) <= len(str(_HIGHEST)))
+    if len(scores) < n or not all(_LOWEST <= score <= _HIGHEST for score in scores):
+        return Outcome.OUT_OF_RANGE
+    return scores
+
+
+def _fields(text: str, block: Span) -> list[str]:
+    start, stop = block
+    return [each.strip(" \t\r\n") for each in text[start + len(_BOX) : stop - 1].split(",")]
+
+
+def _blocks(text: str, regions: list[Span]) -> tuple[list[Span], int]:
+    r"""Returns the outermost closed blocks within the regions, in order, and where the last unclosed `\boxed{` is (or -1)."""
+    stack: list[tuple[int, bool]] = []
+    blocks: list[Span] = []
+    for match in itertools.chain.from_iterable(_BRACE.finditer(text, *region) for region in regions):
+        if match.group() != "}":
+            stack.append((match.start(), match.group() == _BOX))
+        elif stack:
+            start, is_box = stack.pop()
+            if is_box:
+                while blocks and blocks[-1][0] > start:
+                    blocks.pop()
+                blocks.append((start, match.end()))
+    return blocks, max((start for start, is_box in stack if is_box), default=-1)
+
+
+def _regions(text: str) -> tuple[list[Span], list[Span]]:
+    """Parts text into (plain, quoted) regions."""
+    plain: list[Span] = []
+    quoted: list[Span] = []
+    fence, fence_start = "", 0
+    for line in _LINE.finditer(text):
+        start, stop = line.span()
+        mark = _FENCE.match(text, start, stop)
+        if fence:
+            # A fence closes with a run of its own character, as long at least, alone on its line.
+            if mark and mark[1].startswith(fence) and not text[mark.end() : stop].strip():
+                quoted.append((fence_start, stop))
+                fence = ""
+        elif mark and not (mark[1][0] == "`" and "`" in text[mark.end() : stop]):
+            fence, fence_start = mark[1], start
+        elif _QUOTE.match(text, start, stop):
+            quoted.append((start, stop))
+        elif text.find("`", start, stop) < 0:
+            plain.append((start, stop))
+        else:
+            _part_inline(text, (start, stop), plain, quoted)
+    if fence:
+        quoted.append((fence_start, len(text)))
+    return plain, quoted
+
+
+def _part_inline(text: str, line: Span, plain: list[Span], quoted: list[Span]) -> None:
+    """Parts a line at its inline code: from a run of backticks to the next run of the same length."""
+    start, stop = line
+    for opened, closed in _inline_code(text, line):
+        plain.append((start, opened))
+        quoted.append((opened, closed))
+        start = closed
+    plain.append((start, stop))
+
+
+def _inline_code(text: str, line: Span) -> Iterator[Span]:
+    runs = [match.span() for match in _BACKTICKS.finditer(text, *line)]
+    partner: dict[int, int] = {}
+    latest: dict[int, int] = {}
+    for place in reversed(range(len(runs))):
+        length = runs[place][1] - runs[place][0]
+        if length in latest:
+            partner[place] = latest[length]
+        latest[length] = place
+    place = 0
+    while place < len(runs):
+        if place in partner:
+            yield runs[place][0], runs[partner[place]][1]
+            place = partner[place]
+        place += 1
