@@ -84,10 +84,11 @@ def read_samples(headers: Mapping[str, Header], points: int, width: int) -> Iter
         with _open(file) as f:
             for name in held:
                 view, shape = f.get_slice(name), headers[name].shape
+                length = min(width, shape[-1])
                 for i in range(points):
                     starts = [(size - 1) * i // (points - 1) for size in shape[:-1]]
-                    start = max(shape[-1] - width, 0) * i // (points - 1)
-                    run = view[(*(slice(s, s + 1) for s in starts), slice(start, start + width))]
+                    start = (shape[-1] - length) * i // (points - 1)
+                    run = view[(*(slice(s, s + 1) for s in starts), slice(start, start + length))]
                     yield name, np.ascontiguousarray(run).tobytes()
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from grm_jax.checkpoints.files import first_line
 from grm_jax.checkpoints.folder import load_params
 from grm_jax.checkpoints.huggingface import load_hugging_face
 from grm_jax.checkpoints.tree import same_bits
@@ -69,7 +70,7 @@ def compare_with_transformers(folder: Path | str, seed: int = 0) -> LogitCompari
 
     Raises:
         ImportError: torch is not installed.
-        UserError: the folder cannot be loaded, or logits differ by more than `LOGIT_TOLERANCE`.
+        UserError: the folder cannot be loaded by either, or logits differ by more than `LOGIT_TOLERANCE`.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -78,9 +79,12 @@ def compare_with_transformers(folder: Path | str, seed: int = 0) -> LogitCompari
     ids = _random_tokens(config, sum(leaf.size for leaf in jax.tree.leaves(params)), seed)
     ours = _our_logits(config, params, ids)
     del params  # or two float32 models would be held
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises many types; what it cannot load is not a model others can use
+        raise UserError(f"{folder}: transformers cannot load it ({first_line(error)}); check config.json") from error
     with torch.no_grad():
         theirs = model.eval()(torch.from_numpy(ids.astype(np.int64)), logits_to_keep=_COMPARED).logits.numpy()
     largest = float(np.abs(ours - theirs).max())
