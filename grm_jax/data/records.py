@@ -11,9 +11,11 @@ from typing import Any
 
 from grm_jax.data import fields
 from grm_jax.data.fields import fail
+from grm_jax.text.parser import Outcome
+from grm_jax.text.principles import Principle
 
 ROLES = ("user", "assistant", "system", "tool")
-OUTCOMES = ("ok", "no_block", "wrong_count", "out_of_range", "not_integer", "ambiguous", "truncated")
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
 """What a sampled critique can be; only `ok` carries scores."""
 PROMPT_TOO_LONG = "prompt_too_long"
 """The outcome of an item that was never sampled."""
@@ -46,14 +48,6 @@ class Item:
     principles: tuple[str, ...] = ()
     domain: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Principle:
-    """A criterion that a critique states; `weight` as it was read there, None where none was readable."""
-
-    text: str
-    weight: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from grm_jax.data.records import (
     ROLES,
     Item,
     Judgement,
-    Principle,
     Sample,
     Turn,
     item_from_json,
@@ -22,6 +21,8 @@ from grm_jax.data.records import (
     sample_to_json,
 )
 from grm_jax.errors import UserError
+from grm_jax.text.parser import Outcome
+from grm_jax.text.principles import Principle
 
 GOOD = {"id": "a", "prompt": "2 + 2?", "responses": ["4", "5"], "label": 0}
 
@@ -49,7 +50,7 @@ def items(draw):
 @st.composite
 def samples(draw, n=None):
     n = n or draw(st.integers(1, 5))
-    outcome = draw(st.sampled_from(OUTCOMES))
+    outcome = draw(st.sampled_from([*OUTCOMES, *Outcome]))
     scores = tuple(draw(st.lists(st.integers(1, 10), min_size=n, max_size=n))) if outcome == "ok" else None
     return Sample(
         index=draw(st.integers(0, 1000)),
@@ -78,7 +79,7 @@ def judgements(draw):
         k=draw(st.integers(0, 64)),
         vote="sum",
         samples=tuple(draw(st.lists(samples(n), max_size=3))),
-        outcomes=draw(st.dictionaries(st.sampled_from(OUTCOMES), st.integers(0, 64))),
+        outcomes=draw(st.dictionaries(st.sampled_from([*OUTCOMES, *Outcome]), st.integers(0, 64))),
         model="tiny",
         template="0f",
         seed=draw(st.integers(0, 2**63)),

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored_items import judged
 
 from grm_jax.errors import UserError
 from grm_jax.evaluate.accuracy import FAILURES, TIES, Protocol, item_accuracy, item_values, scaling
 from grm_jax.judge.voting import vote
 from grm_jax.keys import generator
-from stored_items import judged
-
 
 laws = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -132,6 +131,14 @@ def test_subset_averages_run_over_all_subsets_alike():
     values = item_values([entry], 2, Protocol(subsets=2000))
     assert values.accuracy[0] == pytest.approx(exact, abs=0.04)
     assert values.tied[0] == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_the_seed_of_the_protocol_decides_the_subsets():
+    items = noisy(40, 8, generator("test", "seeded"))
+    first, again, other = (
+        item_values(items, 3, Protocol(subsets=2, seed=seed)).accuracy.tolist() for seed in (1, 1, 2)
+    )
+    assert first == again != other
 
 
 def test_a_meta_vote_can_differ_from_the_sum():

@@ -3,18 +3,18 @@ import json
 
 import pytest
 from rich.console import Console
+from stored_items import judged
 
 from grm_jax.errors import UserError
 from grm_jax.evaluate.accuracy import Protocol, scaling
 from grm_jax.evaluate.plots import save_scaling_plot, scaling_figure
 from grm_jax.evaluate.tables import to_json, to_rich, to_text
-from stored_items import judged
 
 
 @pytest.fixture
 def report():
     items = [judged(f"right {i}", [(9, 1), (9, 1), None, (9, 1)], 0) for i in range(3)]
-    items += [judged("late", [(1, 9), (9, 2), (9, 2), (9, 2)], 0), judged("unlabelled", [(1, 2)] * 4, None)]
+    items += [judged("late", [(1, 9), (9, 1), (9, 2), (9, 2)], 0), judged("unlabelled", [(1, 2)] * 4, None)]
     return scaling(items, [1, 2, 4], Protocol())
 
 
@@ -23,6 +23,7 @@ def test_the_plain_table_holds_every_figure_in_its_column(report):
     assert lines[0].split() == ["k", "accuracy", "95%", "interval", "tied", "no", "verdict"]
     first = report.rows[0].accuracy
     assert lines[1].split() == ["1", "75.0", f"{100 * first.low:.1f}", "to", f"{100 * first.high:.1f}", "0.0", "0.0"]
+    assert lines[2].split()[-2:] == ["25.0", "0.0"]  # one of four items is tied at k = 2
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "4"]
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[4].startswith("4 items, 1 without label left out; vote sum on the first k samples; ties expected")
