@@ -3,14 +3,15 @@ r"""From a generated critique to its scores, or to the reason why there are none
 Only generated text is given here, never the prompt. The rules, in order:
 
 * A generation that was cut off is `truncated`, whatever it holds: its last block may not be its last word.
-* A score block is `\boxed{...}` with balanced braces; inside another block it is a part of that. A block is *quoted* if it begins
-  inside a code fence, inline code, or a line that opens with `>`. The last block that is not quoted counts, and text may follow.
-* `no_block`: there is no block. `ambiguous`: there are quoted blocks only; or a `\boxed{` that is never closed stands after the
-  last block or on its line; or its line holds another block that says something else.
+* A score block is `\boxed{...}` with balanced braces; inside another block it is a part of that. A block is *quoted*
+  if it begins inside a code fence, inline code, or a line that opens with `>`. The last block that is not quoted
+  counts, and text may follow.
+* `no_block`: there is no block. `ambiguous`: there are quoted blocks only; or a `\boxed{` that is never closed stands
+  after the last block or on its line; or its line holds another block that says something else.
 * The block's fields are parted by commas, and ASCII space around them does not matter. A field is a canonical ASCII
-  integer: no leading zero or plus, no fraction, bracket, other script or other minus. `not_integer`: a field is not one (an
-  empty field, as after a trailing comma, too). `wrong_count`: there are not n. `out_of_range`: a field is outside 1..10.
-  The first of these three that holds is the outcome; otherwise it is `ok`.
+  integer: no leading zero or plus, no fraction, bracket, other script or other minus. `not_integer`: a field is not one
+  (an empty field, as after a trailing comma, too). `wrong_count`: there are not n. `out_of_range`: a field is outside
+  1..10. The first of these three that holds is the outcome; otherwise it is `ok`.
 
 Time is linear in the text, and bounded: of a text over `LONGEST` characters, more than an 8,192-token window yields,
 scores are read from the last `LONGEST` and principles from the first.
@@ -54,7 +55,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Critique:
-    """A critique as read: `scores` (n of them, in the order the responses were shown) if and only if the outcome is ok."""
+    """A critique as read: n `scores`, in the order the responses were shown, if and only if the outcome is ok."""
 
     outcome: Outcome
     scores: tuple[int, ...] | None
@@ -109,7 +110,7 @@ def _fields(text: str, block: Span) -> list[str]:
 
 
 def _blocks(text: str, regions: list[Span]) -> tuple[list[Span], int]:
-    r"""Returns the outermost closed blocks within the regions, in order, and where the last unclosed `\boxed{` is (or -1)."""
+    r"""Returns the outermost closed blocks of the regions in order, and where the last unclosed `\boxed{` is, or -1."""
     stack: list[tuple[int, bool]] = []
     blocks: list[Span] = []
     for match in itertools.chain.from_iterable(_BRACE.finditer(text, *region) for region in regions):

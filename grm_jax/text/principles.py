@@ -1,12 +1,12 @@
 """Reading the principles a critique states: for display and statistics, so unreadable ones cost nothing.
 
-Principles stand after a heading such as "Specific Criteria:", on the heading's own line or as a list below it, up to the
-next heading: a line with `#`, one wholly in bold, an unlisted "Label:" that does not end in a weight, or one with the
-score block. After an empty line only list items count. Clauses of one line are parted by ";", or by "," or "." after
-a weight.
+Principles stand after a heading such as "Specific Criteria:", on the heading's own line or as a list below it, up to
+the next heading: a line with `#`, one wholly in bold, an unlisted "Label:" that does not end in a weight, or one with
+the score block. After an empty line only list items count. Clauses of one line are parted by ";", or by "," or "."
+after a weight.
 
 Weights are read where they are labelled or close a clause or its label: `(weight 30%)`, `weight: 0.3`, `(3)`, `30%`. A
-percentage becomes a fraction (30% is 0.3); any other number stays as written, so weights compare within one critique only.
+percentage becomes a fraction (30% is 0.3); any other number stays as written; weights compare within a critique only.
 """
 
 import re
@@ -23,7 +23,7 @@ _WEIGHT = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PUNCTUATION = " \t.,;:-–—"
-_BULLET = re.compile(r" {0,8}(?:[-+•]|\d{1,3}[.)])[ \t]")
+_BULLET = re.compile(r" {0,8}(?:[-+*•]|\d{1,3}[.)])[ \t]")
 _LABELLED = re.compile(r"[A-Z][\w ]{0,40}:")
 _BOLD = re.compile(r"(?:\*\*|__)[^*_]{1,80}(?:\*\*|__):?")
 

@@ -1,8 +1,8 @@
 """Prompts: a template filled with a conversation and its responses, as ids.
 
-Scaffolding and every untrusted field (role, content, principle, reference, response) are encoded apart and joined as ids,
-so nothing a field says can become a control token, or merge with the words around it. A field's ids are therefore the
-same wherever it stands, and the ids before the first response are the same for every order of the responses.
+Scaffolding and every untrusted field (role, content, principle, reference, response) are encoded apart and joined as
+ids, so nothing a field says can become a control token, or merge with the words around it. A field's ids are therefore
+the same wherever it stands, and the ids before the first response are the same for every order of the responses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,7 +118,10 @@ class _Writer:
         # Scaffolding is encoded in whole runs: "Response " + "1" + ":" in pieces would cost tokens.
         run = ""
         for part in block:
-            value = part.text if isinstance(part, Literal) else values.get(part.name)
+            if isinstance(part, Literal):
+                run += part.text
+                continue
+            value = values.get(part.name)
             if isinstance(value, tuple) and value[0] == "role" and value[1] in self.template.roles:
                 value = self.template.roles[value[1]]
             if isinstance(value, (int, str)):

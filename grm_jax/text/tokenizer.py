@@ -71,9 +71,9 @@ class Tokenizer:
         self._literal = re.compile("|".join(map(re.escape, self._control)) or r"(?!)")
 
     def control_id(self, piece: str) -> int:
-        """Returns the id of a control piece such as `<start_of_turn>`; UserError if the vocabulary has none so named."""
+        """Returns the id of a control piece such as `<start_of_turn>`; UserError if there is none of that name."""
         if piece not in self._control:
-            raise UserError(f"{self.name}: has no control piece {piece}; use the tokenizer the template was written for")
+            raise UserError(f"{self.name}: has no control piece {piece}; use the tokenizer that came with the model")
         return self._control[piece]
 
     def encode(self, text: str) -> list[int]:
@@ -96,7 +96,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of ids; control ids, and ids past the vocabulary (padding rows), say nothing.
 
-        `decode(encode(x)) == x` but for lone surrogates and U+2581, the character that stands for a space inside pieces.
+        `decode(encode(x)) == x` but for lone surrogates and U+2581, which stands for a space inside pieces.
         """
         spoken = [int(id_) for id_ in ids if 0 <= id_ < self.vocab_size and id_ not in self.control_ids]
         return self._library.decode(spoken)

@@ -39,7 +39,11 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         split_digits=True,
-        **{f"{piece[1:-1]}_{key}": value for id_, piece in enumerate(ENDS) for key, value in (("id", id_), ("piece", piece))},
+        **{
+            f"{piece[1:-1]}_{key}": value
+            for id_, piece in enumerate(ENDS)
+            for key, value in (("id", id_), ("piece", piece))
+        },
         user_defined_symbols=[*USER_DEFINED, "[multimodal]", *HARMLESS],
         num_threads=1,
         minloglevel=2,
@@ -69,8 +73,12 @@ def json_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A file may come with these switched on.
     data["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     data["padding"] = {
-        **{"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None},
-        **{"pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"},
+        "strategy": {"Fixed": 9},
+        "direction": "Left",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
     }
     folder = tmp_path_factory.mktemp("json")
     (folder / "tokenizer.json").write_text(json.dumps(data))

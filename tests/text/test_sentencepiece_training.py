@@ -62,7 +62,12 @@ def test_long_and_odd_sentences_are_learned_from(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("sentences", "size", "said"),
-    [(["a b"], 100, "smaller than"), (["a b"], 5000, "too high"), ([], 300, "no sentences"), (["\n"], 300, "no sentences")],
+    [
+        (["a b"], 100, "smaller than"),
+        (["a b"], 5000, "too high"),
+        ([], 300, "no sentences"),
+        (["\n"], 300, "no sentences"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_user_errors(tmp_path: Path, sentences: list[str], size: int, said: str):
     with pytest.raises(UserError, match=said) as error:

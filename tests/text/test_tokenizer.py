@@ -12,10 +12,22 @@ from grm_jax.errors import UserError
 from grm_jax.text.tokenizer import Library, Tokenizer, check_tokenizer, load_tokenizer
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=150)
-CONTROL = ["<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>", "<unused7>", "[multimodal]"]
+CONTROL = [
+    "<bos>",
+    "<eos>",
+    "<pad>",
+    "<unk>",
+    "<mask>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<unused7>",
+    "[multimodal]",
+]
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"), max_size=40)
 # Whole and broken literals next to one another, where a scanner would slip.
-hostile_text = st.lists(st.sampled_from([*CONTROL, "<", ">", "<bo", "s>", "start_of_turn>", " ", "\n", "é"])).map("".join)
+hostile_text = st.lists(st.sampled_from([*CONTROL, "<", ">", "<bo", "s>", "start_of_turn>", " ", "\n", "é"])).map(
+    "".join
+)
 
 
 def fake(pieces: list[str], marked: set[int], encode=None) -> Tokenizer:
