@@ -40,10 +40,8 @@ def convert(
     target_kind = target_kind or ("orbax" if source_kind == "huggingface" else "huggingface")
     new_model_folder(Path(target))  # before minutes are spent on reading
     report("reading", 0, 0)
-    if source_kind == "huggingface":
-        config, params = load_hugging_face(source, dtype, progress=partial(report, "reading"))
-    else:
-        config, params = load_orbax(source, dtype)
+    load = load_hugging_face if source_kind == "huggingface" else load_orbax
+    config, params = load(source, dtype, partial(report, "reading"))
     report("writing", 0, 0)
     if target_kind == "huggingface":
         save_hugging_face(target, config, params, progress=partial(report, "writing"))

@@ -1,15 +1,16 @@
 """Model folders with Orbax parameters: config.json in the Hugging Face form, and `params/`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from grm_jax.checkpoints.files import ORBAX_PARAMS, first_line, new_model_folder
-from grm_jax.checkpoints.tree import Leaves, Params, checked_dtype, checked_leaves, read_config, write_config
+from grm_jax.checkpoints.layout import leaf_shapes
+from grm_jax.checkpoints.tree import FLOAT32, Leaves, Params, checked_dtype, checked_leaves, read_config, write_config
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 
@@ -36,12 +37,15 @@ def save_orbax(folder: Path | str, config: Gemma2Config, params: Mapping[str, An
     write_config(folder, config, (np.dtype(leaf.dtype) for leaf in leaves.values()))
 
 
-def load_orbax(folder: Path | str, dtype: Any = None) -> tuple[Gemma2Config, Params]:
-    """Loads a model that `save_orbax` wrote.
+def load_orbax(
+    folder: Path | str, dtype: Any = None, progress: Callable[[int, int], None] | None = None
+) -> tuple[Gemma2Config, Params]:
+    """Loads a model that `save_orbax` wrote, leaf by leaf.
 
     Args:
         folder: with config.json and `params/`.
         dtype: float32 or bfloat16 for all leaves; None keeps each leaf's.
+        progress: called with (leaves done, leaves in all).
 
     Returns:
         The config and the parameter tree as numpy arrays.
@@ -51,16 +55,16 @@ def load_orbax(folder: Path | str, dtype: Any = None) -> tuple[Gemma2Config, Par
     """
     folder, dtype = Path(folder).absolute(), checked_dtype(dtype)
     config, leaves = orbax_leaves(folder)
-    target = {path: np.empty(shape, dtype or kept) for path, (shape, kept) in leaves.items()}
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return config, checkpointer.restore(folder / ORBAX_PARAMS, unflatten_dict(target, sep="/"))
-    except Exception as error:  # whatever type Orbax and TensorStore raise, the folder is what is wrong
-        raise _damaged(folder, error) from error
+    read = {}
+    for done, (path, (shape, kept)) in enumerate(leaves.items(), 1):
+        read[path] = _read_leaf(folder / ORBAX_PARAMS, path, np.empty(shape, dtype or kept))
+        if progress:
+            progress(done, len(leaves))
+    return config, unflatten_dict(read, sep="/")
 
 
 def orbax_leaves(folder: Path | str) -> tuple[Gemma2Config, Leaves]:
-    """Shape and dtype of every leaf that `load_orbax` would return; reads metadata only.
+    """Shape and dtype of every leaf that `load_orbax` would return; reads metadata (and one small leaf) only.
 
     Raises:
         UserError: as `load_orbax`, except for what only the weights themselves can show.
@@ -73,16 +77,29 @@ def orbax_leaves(folder: Path | str) -> tuple[Gemma2Config, Leaves]:
     for path in (params, *params.rglob("*")):
         if path.is_symlink():
             raise UserError(f"{path}: is a link; a model folder must hold its own files, put a copy there")
+    # Orbax opens all leaves at once, and prints a traceback for each one still pending when another fails. A damaged
+    # store fails here first, with one leaf.
+    _read_leaf(params, "final_norm", np.empty(leaf_shapes(config)["final_norm"], FLOAT32))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.PyTreeCheckpointer() as checkpointer:
             tree = dict(checkpointer.metadata(params).item_metadata.tree)
-    except Exception as error:  # as in load_orbax
-        raise _damaged(folder, error) from error
+    except Exception as error:
+        raise _damaged(params, error) from error
     leaves = checked_leaves(config, tree, params)
     return config, {path: (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves.items()}
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{folder / ORBAX_PARAMS}: damaged or not an Orbax checkpoint ({first_line(error)}); copy or convert it again"
-    )
+def _read_leaf(params: Path, path: str, like: np.ndarray) -> np.ndarray:
+    """Reads one leaf in the dtype of `like`."""
+    item = unflatten_dict({path: like}, sep="/")
+    restore_args = unflatten_dict({path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=like.dtype)}, sep="/")
+    args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            return flatten_dict(checkpointer.restore(params, args=args), sep="/")[path]
+    except Exception as error:  # whatever type Orbax and TensorStore raise, the folder is what is wrong
+        raise _damaged(params, error) from error
+
+
+def _damaged(params: Path, error: Exception) -> UserError:
+    return UserError(f"{params}: damaged or not an Orbax checkpoint ({first_line(error)}); copy or convert it again")

@@ -94,8 +94,6 @@ def test_missing_parts_are_named(folder):
     refused(folder, "params", "no such folder")
 
 
-# Orbax leaves futures of its closed event loop behind when a restore fails
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", ["delete", "empty", "halve"])
 def test_damage_is_an_error_or_harmless_but_never_another_model(folder, tmp_path, how):
     expected = flat(random_params(SMALL))
