@@ -1,5 +1,6 @@
 """The judge: prompts, sampler, parser and vote tied together."""
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Principle, Sample, Turn
+from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, Turn
 from grm_jax.errors import UserError
 from grm_jax.judge.orders import order, unshuffle
 from grm_jax.judge.voting import decide
@@ -56,6 +57,7 @@ class Judge:
             raise UserError(f"max_new is {max_new}; it must be positive and below the model's context of {config.max_length}")
         self.prompt_limit = config.max_length - self.max_new
         self._tokenizer = tokenizer
+        self._dtype = str(np.dtype(dtype or params["embedding"].dtype))
         self._sampler = Sampler(
             config, params, policy=self.policy, max_new=self.max_new, stop_ids=tokenizer.stop_ids, rows=rows, dtype=dtype
         )
@@ -162,10 +164,25 @@ class Judge:
             samples=samples,
             outcomes={PROMPT_TOO_LONG: k} if too_long else dict(Counter(sample.outcome for sample in samples)),
             model=self.name,
-            template=f"{self.template.name}@{self.template.digest}",
+            template=self._template_name,
             seed=seed,
             seconds=seconds,
         )
+
+    def identity(self, seed: int) -> dict[str, Any]:
+        """All that a sample depends on besides its item: what a store of samples must not mix."""
+        return {
+            "model": self.name,
+            "template": self._template_name,
+            "seed": seed,
+            "max_new": self.max_new,
+            "policy": dataclasses.asdict(self.policy),
+            "dtype": self._dtype,
+        }
+
+    @property
+    def _template_name(self) -> str:
+        return f"{self.template.name}@{self.template.digest}"
 
     def _prompt(self, item: Item, shown: tuple[int, ...]) -> Prompt | PromptTooLong:
         return encode_prompt(
@@ -189,7 +206,7 @@ class Judge:
             index=index,
             order=shown,
             text=text,
-            principles=tuple(Principle(p.text, p.weight) for p in critique.principles),
+            principles=critique.principles,
             scores=None if critique.scores is None else unshuffle(critique.scores, shown),
             outcome=critique.outcome.value,
             tokens=len(completion.ids),

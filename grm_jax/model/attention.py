@@ -66,7 +66,9 @@ def attend(
         )
         own_slice = jax.tree.map(lambda x, a=first, b=stop: x[..., a:b, :], own)
         blocks.append(
-            block(queries[:, start:stop], _slice(where, start, stop), own_slice, _slice(where, first, stop), list(cache))
+            block(
+                queries[:, start:stop], _slice(where, start, stop), own_slice, _slice(where, first, stop), list(cache)
+            )
         )
     return jnp.concatenate(blocks, axis=1)
 

@@ -34,7 +34,7 @@ class Gemma2Config:
     num_kv_heads: int
     head_dim: int
     window: int = 4096
-    query_pre_attn_scalar: float = 256
+    query_pre_attn_scalar: int = 256
     attention_soft_cap: float | None = 50.0
     final_soft_cap: float | None = 30.0
     rope_theta: float = 10_000.0
@@ -42,22 +42,35 @@ class Gemma2Config:
     max_length: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "model_dim", "mlp_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "window", "max_length"):
+        for name in (
+            "vocab_size",
+            "model_dim",
+            "mlp_dim",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "window",
+            "query_pre_attn_scalar",
+            "max_length",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"model config: {name} must be a positive integer, not {value!r}")
         if self.num_layers % 2:
-            raise UserError(f"model config: num_layers is {self.num_layers}; Gemma-2 layers come in (local, global) pairs, give an even number")
+            raise UserError(
+                f"model config: num_layers is {self.num_layers}; Gemma-2 layers come in (local, global) pairs, give an even number"
+            )
         if self.num_heads % self.num_kv_heads:
-            raise UserError(f"model config: num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+            raise UserError(
+                f"model config: num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
         if self.head_dim % 2:
             raise UserError(f"model config: head_dim is {self.head_dim}; rotary embedding needs an even number")
         for name in ("attention_soft_cap", "final_soft_cap"):
             cap = getattr(self, name)
             if cap is not None and not cap > 0:
                 raise UserError(f"model config: {name} must be positive or None, not {cap!r}")
-        if not self.query_pre_attn_scalar > 0:
-            raise UserError(f"model config: query_pre_attn_scalar must be positive, not {self.query_pre_attn_scalar!r}")
 
     @property
     def num_pairs(self) -> int:
@@ -125,7 +138,13 @@ def config_from_hugging_face(data: Mapping[str, Any], where: str = "config.json"
                 raise UserError(f"{where}: {name} must be a number, not {value!r}")
     _refuse_variants(data, where)
     values = {ours: data[theirs] for ours, theirs in HUGGING_FACE_NAMES.items()}
+    values["query_pre_attn_scalar"] = _whole(values["query_pre_attn_scalar"])
     return Gemma2Config(**values, rope_theta=_rope_theta(data, where))
+
+
+def _whole(value: float) -> float:
+    """256.0 as 256: some folders write whole numbers as floats."""
+    return int(value) if value == int(value) else value
 
 
 def _rope_theta(data: Mapping[str, Any], where: str) -> float:

@@ -174,7 +174,9 @@ class Gemma2(nn.Module):
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x, layers = scan(c, self.dtype, name="layers")(x, where, cached, cached_where)
-        final = self.param("final_norm", nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)), (c.model_dim,))
+        final = self.param(
+            "final_norm", nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)), (c.model_dim,)
+        )
         return rms_norm(x, final, c.norm_epsilon), CacheSegment(layers=layers, tokens=where)
 
 

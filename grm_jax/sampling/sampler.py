@@ -18,6 +18,9 @@ from grm_jax.sampling.decode import decode, empty_segment, prefill
 from grm_jax.sampling.policy import SamplingPolicy
 
 
+_PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """One distinct prompt and the samples wanted of it.
@@ -99,7 +102,7 @@ class Sampler:
         for i, request in enumerate(requests):
             groups.setdefault((bucket(len(request.ids)), len(request.keys)), []).append(i)
         for (length, k), members in sorted(groups.items()):
-            size = max(1, self.rows // k)
+            size = max(1, min(self.rows // k, _PREFILL_TOKENS // length))
             for start in range(0, len(members), size):
                 batch = members[start : start + size]
                 yield from zip(batch, self._run([requests[i] for i in batch], length, k), strict=True)

@@ -14,7 +14,7 @@ Only generated text is given here, never the prompt. The rules, in order:
   1..10. The first of these three that holds is the outcome; otherwise it is `ok`.
 
 Time is linear in the text, and bounded: of a text over `LONGEST` characters, more than an 8,192-token window yields,
-scores are read from the last `LONGEST` and principles from the first.
+scores are read from the last `LONGEST` (code that opened before is not known there) and principles from the first.
 """
 
 import enum
@@ -79,9 +79,7 @@ def parse_critique(text: str, n: int, *, truncated: bool, principles_heading: st
 
 
 def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
-    if len(text) > LONGEST:
-        # Begin with a whole line, if there is one.
-        text = text[text.find("\n", len(text) - LONGEST) + 1 :][-LONGEST:]
+    text = _end(text)
     plain, quoted = _regions(text)
     blocks, unclosed = _blocks(text, plain)
     if not blocks:
@@ -89,7 +87,7 @@ def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
         return Outcome.AMBIGUOUS if quotes else Outcome.NO_BLOCK
     start, _ = blocks[-1]
     fields = _fields(text, blocks[-1])
-    line_start = max(text.rfind(end, 0, start) for end in "\r\n") + 1
+    line_start = _line_start(text, start)
     neighbours = itertools.takewhile(lambda block: block[1] > line_start, reversed(blocks[:-1]))
     if unclosed >= line_start or any(_fields(text, block) != fields for block in neighbours):
         return Outcome.AMBIGUOUS
@@ -102,6 +100,18 @@ def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
     if len(scores) < n or not all(_LOWEST <= score <= _HIGHEST for score in scores):
         return Outcome.OUT_OF_RANGE
     return scores
+
+
+def _end(text: str) -> str:
+    """Returns the last `LONGEST` characters, without the rest of a `>` line whose mark would be cut off."""
+    cut = max(0, len(text) - LONGEST)
+    if cut and _QUOTE.match(text, _line_start(text, cut)):
+        cut = next(_LINE.finditer(text, cut)).end()
+    return text[cut:]
+
+
+def _line_start(text: str, place: int) -> int:
+    return max(text.rfind(end, 0, place) for end in "\r\n") + 1
 
 
 def _fields(text: str, block: Span) -> list[str]:

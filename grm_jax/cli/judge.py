@@ -1,0 +1,131 @@
+"""`grm judge`: samples critiques of every item, votes, and keeps everything in a run folder."""
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grm_jax.data.records import Item
+    from grm_jax.judge.judge import Judge
+    from grm_jax.judge.run_folder import RunFolder
+
+_DESCRIPTION = """\
+Judges items: k critiques each, un-shuffled and voted. Every critique is kept in the run folder the moment its batch is
+done; after an interruption the same command goes on where it stopped. A larger --k samples only what is missing."""
+_EPILOG = """\
+examples:
+  grm judge --model tiny --input items.jsonl --output run --k 8
+  grm judge --model DeepSeek-GRM-27B --input items.jsonl --output run --k 32 --temperature 0.5
+  grm judge --model DIR --input judgebench/gpt.jsonl --layout judgebench --output run --k 2
+
+An item is one JSON object a line: id, prompt or conversation, responses, and optionally label, reference, principles,
+domain, meta. The run folder holds run.json, config.gin, items.jsonl, samples.jsonl and judgements.jsonl.
+
+exit codes: 0 all judged; 3 some items not judged (a prompt that does not fit in the context, outcome prompt_too_long,
+or lines left out by --on-error skip); 2 a mistake in what was given; 130 interrupted."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Registers the subcommand."""
+    from grm_jax.cli.gin_arguments import add_gin_arguments
+
+    parser = subparsers.add_parser(
+        "judge", help="judge items with k sampled critiques each", description=_DESCRIPTION, epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--model", default="tiny", metavar="tiny|DIR", help="the judge (default: tiny)")
+    parser.add_argument("--input", required=True, metavar="FILE", help="items, one JSON object a line")
+    parser.add_argument("--output", required=True, metavar="RUN", help="run folder, new or one to go on with")
+    parser.add_argument("--k", type=int, default=8, help="critiques an item (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of orders and samples (default: 0)")
+    parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank (default: sum)")
+    parser.add_argument("--layout", default="items", help="of the input: items or judgebench (default: items)")
+    parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--temperature", type=float, help="0 is greedy (default: 0.5)")
+    sampling.add_argument("--top-k", type=int, help="keep the k likeliest tokens (default: all)")
+    sampling.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability (default: 1)")
+    sampling.add_argument("--min-p", type=float, help="keep tokens this likely relative to the likeliest (default: 0)")
+    sampling.add_argument("--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)")
+    sampling.add_argument("--rows", type=int, default=64, help="critiques decoded together (default: 64)")
+    sampling.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)")
+    sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_gin_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judges; returns the exit code."""
+    import sys
+
+    from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.judge.voting import POLICIES
+
+    for name, least in (("k", 1), ("rows", 1), ("limit", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}")
+    if args.vote not in POLICIES:
+        raise UserError(f"--vote {args.vote}: not known; use one of {', '.join(POLICIES)}")
+    if args.vote.startswith("meta"):
+        raise UserError(f"--vote {args.vote}: samples have no meta scores; vote sum, mean, majority or rank")
+    configure.load(args.gin_file, args.gin_bindings)
+    skipped: list[str] = []
+
+    def skip(message: str) -> None:
+        skipped.append(message)
+        print(f"grm judge: left out: {message}", file=sys.stderr)
+
+    items = read_jsonl_items(args.input, layout=args.layout, on_error=args.on_error, report=skip)[: args.limit]
+
+    from grm_jax.judge.judge import Judge
+    from grm_jax.judge.run_folder import RunFolder
+    from grm_jax.sampling.policy import SamplingPolicy
+
+    given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
+    policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
+    judge = Judge.load(
+        args.model, template=args.template, dtype=args.dtype, policy=policy, max_new=args.max_new, rows=args.rows
+    )
+    with RunFolder.open(args.output, judge.identity(args.seed), report=lambda m: print(m, file=sys.stderr)) as folder:
+        (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
+        folder.add_items(items)
+        _sample(judge, folder, items, args.k, args.seed)
+        folder.write_judgements(policy=args.vote, k=args.k)
+        judged = folder.judged(policy=args.vote, k=args.k)
+        outcomes = Counter[str]()
+        for entry in judged:
+            outcomes.update(entry.judgement.outcomes)
+    unjudged = sum(folder.is_too_long(item.id) for item in items) + len(skipped)
+    print(f"{len(items)} items, k = {args.k}: " + ", ".join(f"{n} {name}" for name, n in outcomes.most_common()))
+    if unjudged:
+        print(f"{unjudged} not judged: {len(skipped)} malformed lines, {unjudged - len(skipped)} prompts too long")
+    print(f"wrote {folder.path / 'judgements.jsonl'}; see `grm report {args.output}`")
+    return EXIT_UNJUDGED if unjudged else EXIT_OK
+
+
+def _sample(judge: "Judge", folder: "RunFolder", items: "list[Item]", k: int, seed: int) -> None:
+    """Samples what the store lacks; each result is on disk before the next is awaited."""
+    from grm_jax.cli.progress import bar
+    from grm_jax.text.template import PromptTooLong
+
+    wanted = []
+    for item in items:
+        missing = [index for index in range(k) if index not in folder.done(item.id)]
+        if missing and not folder.is_too_long(item.id):
+            wanted.append((item, missing))
+    total = sum(len(missing) for _, missing in wanted)
+    done = 0
+    with bar("critiques", total) as advance:
+        for place, result in judge.sample(wanted, seed):
+            item, missing = wanted[place]
+            if isinstance(result, PromptTooLong):
+                folder.append_too_long(item.id, result.tokens, result.limit)
+                done += len(missing)
+            else:
+                folder.append(item.id, result)
+                done += len(result)
+            advance(done, "")

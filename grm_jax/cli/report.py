@@ -1,0 +1,93 @@
+"""`grm report`: votes again over a run's stored samples, at any k and under any policy, and shows a table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Shows how accuracy grows with k, from the stored samples of a run; nothing is sampled again."""
+_EPILOG = """\
+examples:
+  grm report run
+  grm report run --k 1,2,4,8 --vote majority
+  grm report run --by domain --subsets 20
+  grm report run --plot scaling.png --json"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Registers the subcommand."""
+    parser = subparsers.add_parser(
+        "report", help="vote again over stored samples, as a table", description=_DESCRIPTION, epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
+    parser.add_argument("--k", metavar="K,K,...", help="numbers of samples (default: powers of two up to all)")
+    parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft")
+    parser.add_argument("--k-meta", type=int, metavar="N", help="samples that meta_topk keeps (default: half)")
+    parser.add_argument("--ties", default="expected", help="expected, half, strict or shuffle_argmax (default: expected)")
+    parser.add_argument("--failures", default="wrong", help="an item without verdict: wrong or chance (default: wrong)")
+    parser.add_argument("--subsets", type=int, default=0, metavar="R", help="average over R random k-subsets of an item")
+    parser.add_argument("--by", choices=["domain"], help="one table for each domain as well")
+    parser.add_argument("--plot", metavar="FILE", help="write the scaling plot as PNG")
+    parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads, votes, prints; returns 0."""
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from grm_jax.data.jsonl import write_jsonl
+    from grm_jax.data.records import judgement_to_json
+    from grm_jax.errors import UserError
+    from grm_jax.evaluate.accuracy import Protocol, scaling
+    from grm_jax.evaluate.tables import to_json, to_rich
+    from grm_jax.judge.run_folder import read_run
+    from grm_jax.judge.voting import vote
+
+    judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
+    if not judged:
+        raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
+    protocol = Protocol(
+        vote=args.vote, k_meta=args.k_meta, ties=args.ties, failures=args.failures, subsets=args.subsets
+    )
+    ks = _ks(args.k, min((len(e.judgement.samples) for e in judged if e.judgement.samples), default=1))
+    groups = {"all": judged}
+    if args.by:
+        for name in sorted({entry.domain or "-" for entry in judged}):
+            groups[name] = [entry for entry in judged if (entry.domain or "-") == name]
+    reports = {name: scaling(group, ks, protocol) for name, group in groups.items()}
+    if args.judgements:
+        voted = (vote(e.judgement, policy=args.vote, k=max(ks) if e.judgement.samples else None, k_meta=args.k_meta) for e in judged)
+        write_jsonl(args.judgements, (judgement_to_json(judgement) for judgement in voted))
+    if args.plot:
+        from grm_jax.evaluate.plots import save_scaling_plot
+
+        save_scaling_plot(args.plot, {Path(args.folder).name: reports["all"]})
+    if args.json:
+        print(json.dumps({name: to_json(report) for name, report in reports.items()}, indent=1))
+        return 0
+    console = Console()
+    for name, report in reports.items():
+        if len(reports) > 1:
+            console.print(name, style="bold", markup=False, highlight=False)
+        console.print(to_rich(report))
+    return 0
+
+
+def _ks(text: str | None, available: int) -> list[int]:
+    from grm_jax.errors import UserError
+
+    if text is None:
+        return [1 << i for i in range(available.bit_length()) if 1 << i <= available]
+    try:
+        ks = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--k {text}: write numbers with commas, such as 1,2,4,8") from None
+    if min(ks) < 1:
+        raise UserError(f"--k {text}: every k must be at least 1")
+    return ks
