@@ -23,13 +23,8 @@ def train_sentencepiece(
     The same sentences give the same bytes. Decoding gives back every text except U+2581, which comes back as a space,
     and lone surrogates. Raises UserError if the sentences cannot fill `vocab_size` pieces, or need more.
     """
-    # Sentences with NUL are dropped by the trainer, and lone surrogates stop it: bytes will spell both.
-    lines = [
-        line
-        for text in sentences
-        for line in text.replace("\0", "\n").encode("utf-8", "replace").decode("utf-8").split("\n")
-        if line
-    ]
+    # Lone surrogates would stop the trainer.
+    lines = [line for text in sentences for line in text.encode("utf-8", "replace").decode("utf-8").split("\n") if line]
     if not lines:
         raise UserError(f"{path}: there are no sentences to train a tokenizer on; give at least one")
     model = io.BytesIO()

@@ -35,6 +35,7 @@ OK = {
     "same block again on the line": f"{BS}8, 9}} or {BS}8,9}}",
     "stray braces": f"{{ }} }} {{x}} {{ {BS}8, 9}} }} {{",
     "unclosed earlier": f"put them in {BS}\n{BS}8, 9}}",
+    "between code": f"`a` {BS}8, 9}} `b`",
     "lone backtick": f"a ` tick {BS}8, 9}}",
     "unequal backticks": f"a `` tick {BS}8, 9}} `",
     "fence closed by a longer one": f"```\nx\n````\n{BS}8, 9}}",
@@ -231,8 +232,9 @@ def test_of_an_endless_text_the_end_is_read():
     assert read(f"{BS}1, 1}}\n{endless}\n{BS}8, 9}}").scores == (8, 9)
     assert outcome(f"{BS}8, 9}}\n" + "x" * LONGEST) == "no_block"
     assert read(f"{BS}8, 9}}\n" + "x" * (LONGEST - 20)).scores == (8, 9)
-    # The cut falls into a line: what is left of that line is not read, so that no quotation loses its mark.
-    assert outcome("> " + "y" * 100 + f"{BS}8, 9}}\n" + "x" * (LONGEST - 50)) == "no_block"
+    assert read("x" * LONGEST + f"{BS}8, 9}}\n").scores == (8, 9)
+    # The cut falls into a quotation, which does not lose its mark.
+    assert outcome(f"\n> {'y' * 100}{BS}8, 9}}\n" + "x" * (LONGEST - 50)) == "no_block"
 
 
 def test_deep_nesting_is_no_recursion():

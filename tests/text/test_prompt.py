@@ -90,6 +90,13 @@ def test_only_unknown_roles_are_untrusted_fields(tokenizer: Tokenizer):
     assert [text for kind, text in shown(result, tokenizer) if kind == "role"] == ["<eos>judge"]
 
 
+def test_role_labels_are_for_roles_only(tokenizer: Tokenizer):
+    result = prompt(
+        load_template("grm"), tokenizer, [("user", "user")], ["model"], reference="tool", principles=["user"]
+    )
+    assert [text for _, text in shown(result, tokenizer)] == ["user", "user", "tool", "model"]
+
+
 @pytest.mark.parametrize("n", [1, 2, 20])
 def test_instruction_is_first_and_the_same_for_all_items(template: Template, tokenizer: Tokenizer, n: int):
     plain = prompt(template, tokenizer, CONVERSATION, ["x"] * n)

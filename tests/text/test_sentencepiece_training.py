@@ -54,7 +54,7 @@ def test_the_same_sentences_give_the_same_bytes(tmp_path: Path):
 
 
 def test_long_and_odd_sentences_are_learned_from(tmp_path: Path):
-    """The trainer by itself leaves out sentences over 4,192 bytes and those with NUL."""
+    """The trainer by itself leaves out sentences over 4,192 bytes and stops at lone surrogates."""
     train_sentencepiece([" zebra" * 2000, " quail\0 quail quail\ud800 quail"], tmp_path, 285)
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer.encode(" zebra")) == len(tokenizer.encode(" quail")) == 1

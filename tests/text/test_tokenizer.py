@@ -157,6 +157,16 @@ def test_a_folder_with_both_files_uses_sentencepiece(sentencepiece_folder: Path,
     assert load_tokenizer(tmp_path).name.endswith("tokenizer.model")
 
 
+def test_special_tokens_of_one_character_are_text_too(json_folder: Path, tmp_path: Path):
+    """They cannot be split, so the library itself has to be told."""
+    data = json.loads((json_folder / "tokenizer.json").read_text())
+    section = {**data["added_tokens"][0], "id": 460, "content": "§", "special": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**data, "added_tokens": [*data["added_tokens"], section]}))
+    tokenizer = load_tokenizer(tmp_path)
+    assert 460 in tokenizer.control_ids
+    assert tokenizer.decode(tokenizer.encode("a§b")) == "a§b"
+
+
 def test_truncation_and_padding_of_the_file_are_ignored(json_folder: Path):
     assert len(load_tokenizer(json_folder).encode("zq" * 50)) == 100
 
