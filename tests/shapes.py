@@ -1,13 +1,16 @@
 """Small odd Gemma-2 shapes with weights large enough for both soft caps to bite."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from grm_jax.keys import generator
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import abstract_params
+from grm_jax.model.gemma2 import Gemma2, abstract_params
+from grm_jax.model.heads import next_token_logits, token_logprobs
 
 LENGTH = 40  # longer than every window below
 
@@ -40,3 +43,27 @@ def random_params(config: Gemma2Config, seed: int = 0) -> dict[str, Any]:
 
 def random_tokens(config: Gemma2Config, rows: int = 2, length: int = LENGTH, seed: int = 0) -> np.ndarray:
     return generator("tokens", seed).integers(0, config.vocab_size, (rows, length)).astype(np.int32)
+
+
+@functools.cache
+def jitted(model: Gemma2) -> Any:
+    """The forward pass, compiled: (params, tokens, positions, segments, cache) -> (hidden, segment)."""
+    return jax.jit(lambda params, *args: model.apply({"params": params}, *args))
+
+
+@functools.cache
+def _logits(config: Gemma2Config) -> Any:
+    def logits(params: Any, tokens: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden, _ = Gemma2(config).apply({"params": params}, tokens[:, :-1], segments=segments[:, :-1])
+        logprobs = token_logprobs(hidden, params["embedding"], tokens[:, 1:], config)
+        return next_token_logits(hidden, params["embedding"], config), logprobs
+
+    return jax.jit(logits)
+
+
+def full_forward(config: Gemma2Config, params: Any, rows: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [R, size - 1, V] and log-probabilities [R, size - 1] of the next tokens of ragged rows, in one compiled call."""
+    tokens = np.stack([np.pad(row, (0, size - len(row))) for row in rows])
+    segments = np.stack([np.pad(np.ones(len(row), np.int32), (0, size - len(row))) for row in rows])
+    logits, logprobs = _logits(config)(params, jnp.asarray(tokens), jnp.asarray(segments))
+    return np.asarray(logits), np.asarray(logprobs)

@@ -10,14 +10,14 @@ import pytest
 from grm_jax.model import attention
 from grm_jax.model.config import PRESETS
 from grm_jax.model.gemma2 import Gemma2, abstract_params, init_params, logical_axes, unroll
-from tests.shapes import SHAPES, random_params, random_tokens
+from tests.shapes import SHAPES, jitted, random_params, random_tokens
 
 CONFIG = SHAPES["grouped"]
 PARAMS = random_params(CONFIG)
 
 
-def hidden(tokens, model=Gemma2(CONFIG), params=PARAMS, **kwargs):  # noqa: B008 - a frozen dataclass
-    return model.apply({"params": params}, jnp.asarray(tokens), **kwargs)[0]
+def hidden(tokens, model=Gemma2(CONFIG), params=PARAMS, *args, jitted=jitted):  # noqa: B008 - a frozen dataclass
+    return jitted(model)(params, jnp.asarray(tokens), *args)[0]
 
 
 @pytest.mark.parametrize(("size", "count"), [("2b", 2_614_341_888), ("9b", 9_241_705_984), ("27b", 27_227_128_320)])
@@ -44,7 +44,7 @@ def test_rematerialized_gradients_equal_stored_ones():
     tokens = random_tokens(CONFIG)
 
     def gradient(model):
-        return jax.grad(lambda p: jnp.sum(jnp.square(hidden(tokens, model, p))))(PARAMS)
+        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.square(hidden(tokens, model, p)))))(PARAMS)
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
@@ -55,10 +55,12 @@ def test_rematerialized_gradients_equal_stored_ones():
 def test_attention_in_query_blocks_equals_attention_at_once(monkeypatch):
     tokens = random_tokens(CONFIG)
     expected = hidden(tokens)
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 12)  # less than the sequence, not a divisor of it, more than the window
-    np.testing.assert_allclose(hidden(tokens), expected, atol=1e-5)
+    monkeypatch.setattr(
+        attention, "QUERY_BLOCK", 12
+    )  # less than the sequence, not a divisor of it, more than the window
+    np.testing.assert_allclose(hidden(tokens, jitted=jitted.__wrapped__), expected, atol=1e-5)
     monkeypatch.setattr(attention, "QUERY_BLOCK", 5)
-    np.testing.assert_allclose(hidden(tokens), expected, atol=1e-5)
+    np.testing.assert_allclose(hidden(tokens, jitted=jitted.__wrapped__), expected, atol=1e-5)
 
 
 def test_a_token_depends_on_no_later_one():
@@ -91,7 +93,7 @@ def test_packed_examples_equal_the_same_examples_alone():
     packed = np.concatenate([first, second, np.zeros((1, 4), np.int32)], axis=1)
     positions = np.concatenate([np.arange(17), np.arange(21), np.zeros(4, int)])[None].astype(np.int32)
     segments = np.repeat([1, 2, 0], [17, 21, 4])[None].astype(np.int32)
-    out = hidden(packed, positions=jnp.asarray(positions), segments=jnp.asarray(segments))
+    out = hidden(packed, Gemma2(CONFIG), PARAMS, jnp.asarray(positions), jnp.asarray(segments))
     np.testing.assert_allclose(out[:, :17], hidden(first), atol=1e-5)
     np.testing.assert_allclose(out[:, 17:38], hidden(second), atol=1e-5)
     assert np.isfinite(out).all()
@@ -101,9 +103,9 @@ def test_prefill_in_two_calls_equals_one_call():
     model = Gemma2(CONFIG)
     tokens = jnp.asarray(random_tokens(CONFIG))
     expected = hidden(tokens)
-    _, segment = model.apply({"params": PARAMS}, tokens[:, :23])
+    _, segment = jitted(model)(PARAMS, tokens[:, :23])
     positions = jnp.broadcast_to(jnp.arange(23, tokens.shape[1], dtype=jnp.int32), tokens[:, 23:].shape)
-    rest, _ = model.apply({"params": PARAMS}, tokens[:, 23:], positions, None, (segment,))
+    rest, _ = jitted(model)(PARAMS, tokens[:, 23:], positions, None, (segment,))
     np.testing.assert_allclose(rest, expected[:, 23:], atol=1e-5)
 
 
@@ -111,9 +113,9 @@ def test_rows_that_share_a_prefix_share_its_segment():
     model = Gemma2(CONFIG)
     prefix = jnp.asarray(random_tokens(CONFIG, rows=2, length=11))
     tails = jnp.asarray(random_tokens(CONFIG, rows=6, length=9, seed=1))
-    _, segment = model.apply({"params": PARAMS}, prefix)
+    _, segment = jitted(model)(PARAMS, prefix)
     positions = jnp.broadcast_to(jnp.arange(11, 20, dtype=jnp.int32), tails.shape)
-    shared, _ = model.apply({"params": PARAMS}, tails, positions, None, (segment,))
+    shared, _ = jitted(model)(PARAMS, tails, positions, None, (segment,))
     whole = hidden(jnp.concatenate([jnp.repeat(prefix, 3, axis=0), tails], axis=1))
     np.testing.assert_allclose(shared, whole[:, 11:], atol=1e-5)
 

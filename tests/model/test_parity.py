@@ -11,14 +11,14 @@ import pytest
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import Gemma2
 from grm_jax.model.heads import next_token_logits
-from tests.shapes import SHAPES, random_params, random_tokens
+from tests.shapes import SHAPES, jitted, random_params, random_tokens
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "gemma2_logits.npz"
 TOLERANCE = 1e-4
 
 
 def logits(config: Gemma2Config, params, tokens, dtype=None) -> np.ndarray:
-    hidden, _ = Gemma2(config, dtype=dtype).apply({"params": params}, jnp.asarray(tokens))
+    hidden, _ = jitted(Gemma2(config, dtype=dtype))(params, jnp.asarray(tokens))
     return np.asarray(next_token_logits(hidden, params["embedding"], config))
 
 

@@ -1,0 +1,96 @@
+"""A sample depends on its prompt and its key, not on its company."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grm_jax.keys import stream_key
+from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.sampler import Request, Sampler, bucket
+from tests.shapes import SHAPES, random_params, random_tokens
+
+CONFIG = SHAPES["grouped"]
+PARAMS = random_params(CONFIG)
+
+
+def sampler(rows: int = 16, policy: SamplingPolicy = SamplingPolicy(1.0)) -> Sampler:  # noqa: B008 - frozen
+    return Sampler(CONFIG, PARAMS, policy=policy, max_new=12, stop_ids=frozenset({1, 5}), rows=rows)
+
+
+def request(item: int, indices, seed: int = 0) -> Request:
+    length = 3 + 7 * item % 37
+    ids = random_tokens(CONFIG, rows=1, length=length, seed=item)[0]
+    return Request(ids=ids, keys=np.stack([stream_key("sample", seed, item, index) for index in indices]))
+
+
+def texts(requests, **kwargs):
+    out = dict(sampler(**kwargs).sample(requests))
+    return [[completion.ids.tolist() for completion in out[i]] for i in range(len(requests))]
+
+
+@pytest.mark.parametrize("policy", [SamplingPolicy(1.0), SamplingPolicy(0.5, top_p=0.9)], ids=["plain", "top_p"])
+def test_a_sample_is_the_same_alone_in_any_batch_and_with_any_k(policy):
+    together = texts([request(item, range(6)) for item in range(8)], policy=policy)
+    for item in range(8):
+        assert texts([request(item, [4])], policy=policy) == [[together[item][4]]]
+        assert texts([request(item, range(3))], policy=policy) == [together[item][:3]]
+    reversed_and_small = texts([request(item, range(6)) for item in reversed(range(8))], rows=7, policy=policy)
+    assert reversed_and_small == together[::-1]
+
+
+def test_neighbouring_seeds_share_no_stream():
+    """Seed s + 1 is not seed s shifted by a sample: no completion of one is any completion of the other."""
+    first = texts([request(0, range(12), seed=0)])[0]
+    second = texts([request(0, range(12), seed=1)])[0]
+    assert len({tuple(ids) for ids in first + second}) == 24
+    keys = [tuple(stream_key("critique", seed, "item", index)) for seed in range(50) for index in range(50)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_streams_of_neighbouring_seeds_are_uncorrelated():
+    import jax
+
+    def uniforms(seed):
+        keys = jax.random.wrap_key_data(jnp.asarray(np.stack([stream_key("s", seed, i) for i in range(64)])))
+        return np.asarray(
+            jax.vmap(lambda key: jax.vmap(lambda t: jax.random.uniform(jax.random.fold_in(key, t)))(jnp.arange(64)))(
+                keys
+            )
+        )
+
+    a, b = uniforms(7).ravel(), uniforms(8).ravel()
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.06  # four standard deviations of 4,096 independent pairs
+    assert abs(a.mean() - 0.5) < 0.02
+
+
+def test_order_of_results_names_the_requests():
+    requests = [request(item, range(2)) for item in (5, 0, 3)]
+    out = dict(sampler().sample(requests))
+    assert sorted(out) == [0, 1, 2]
+    assert all(len(completions) == 2 for completions in out.values())
+
+
+def test_few_shapes_are_compiled_for_many_prompts():
+    engine = sampler(rows=16)
+    requests = [request(item, range(1 + item % 2)) for item in range(60)]
+    list(engine.sample(requests))
+    buckets = {bucket(len(r.ids)) for r in requests}
+    assert len(engine.compilations) <= len(buckets) * 2 * 2  # two counts of samples; full batches and a last one
+
+
+def test_buckets_waste_at_most_half_and_depend_on_length_alone():
+    for length in range(1, 10_000, 7):
+        assert length <= bucket(length) <= max(32, 1.5 * length)
+
+
+def test_completions_end_with_their_stop_token():
+    (completions,) = [c for _, c in sampler().sample([request(2, range(16))])]
+    for completion in completions:
+        assert completion.stopped == (int(completion.ids[-1]) in {1, 5})
+        assert not {1, 5} & set(completion.ids[:-1].tolist())
+        assert len(completion.ids) == len(completion.logprobs)
+        assert len(completion.ids) == 12 or completion.stopped
+
+
+def test_no_requests_are_no_work():
+    assert list(sampler().sample([])) == []
