@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from grm_jax import __version__
 from grm_jax.cli.gin_arguments import split_bindings
@@ -30,10 +31,17 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends a mistake in the arguments with one line, as every other mistake; subparsers are of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     from grm_jax.cli import convert, data, info, judge, report, train
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="grm",
         description="Generative reward models with inference-time scaling: sample k critiques, vote.",
         epilog=_EPILOG,
@@ -44,9 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (judge, report, data, train, convert, info):
         module.add_parser(subparsers)
+    _add_debug(subparsers)
+    return parser
+
+
+def _add_debug(subparsers: argparse._SubParsersAction) -> None:
+    """Lets --debug stand behind the subcommand too, at any depth."""
     for subparser in subparsers.choices.values():
         subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    return parser
+        for action in subparser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                _add_debug(action)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,11 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, bindings = split_bindings(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(rest)
     args.gin_bindings = bindings
-    signal.signal(signal.SIGTERM, _interrupt)
+    handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if bindings and not hasattr(args, "gin_file"):
             raise UserError(f"--gin.{bindings[0]}: this subcommand takes no gin settings")
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not when the interpreter ends
+        return code
     except UserError as error:
         if args.debug:
             traceback.print_exc()
@@ -73,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, say) has gone: nothing is left to tell it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -29,12 +29,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the items; returns 0."""
+    from grm_jax.cli.outputs import check_file
     from grm_jax.data.arena.world import items
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.errors import UserError
 
     if args.count < 1:
         raise UserError(f"--count must be at least 1, not {args.count}")
+    check_file("--output", args.output)
     write_jsonl(args.output, items(args.split, args.count, args.seed, args.families))
     print(f"wrote {args.count} items to {args.output}")
     return 0

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 def add_gin_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --gin_file; `--gin.X.y=v` arguments are taken apart by `split_bindings`."""
-    group = parser.add_argument_group("configuration", "also --gin.NAME.setting=VALUE for single settings, which win over files")
+    group = parser.add_argument_group(
+        "configuration", "also --gin.NAME.setting=VALUE for single settings, which win over files"
+    )
     group.add_argument("--gin_file", action="append", default=[], metavar="F", help="a gin file; later ones win")
 
 

@@ -5,10 +5,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grm_jax.data.records import Item
+    from grm_jax.data.records import Item, Judgement
     from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
 
+_JUDGEMENTS = "judgements.jsonl"
 _DESCRIPTION = """\
 Judges items: k critiques each, un-shuffled and voted. Every critique is kept in the run folder the moment its batch is
 done; after an interruption the same command goes on where it stopped. A larger --k samples only what is missing."""
@@ -47,9 +48,13 @@ def add_parser(subparsers: Any) -> None:
     sampling.add_argument("--top-k", type=int, help="keep the k likeliest tokens (default: all)")
     sampling.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability (default: 1)")
     sampling.add_argument("--min-p", type=float, help="keep tokens this likely relative to the likeliest (default: 0)")
-    sampling.add_argument("--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)")
+    sampling.add_argument(
+        "--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)"
+    )
     sampling.add_argument("--rows", type=int, default=64, help="critiques decoded together (default: 64)")
-    sampling.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)")
+    sampling.add_argument(
+        "--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)"
+    )
     sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
     add_gin_arguments(parser)
     parser.set_defaults(run=run)
@@ -61,25 +66,24 @@ def run(args: argparse.Namespace) -> int:
 
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
     from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.data.records import PROMPT_TOO_LONG
     from grm_jax.errors import UserError
     from grm_jax.judge.voting import POLICIES
 
-    for name, least in (("k", 1), ("rows", 1), ("limit", 1)):
+    for name in ("k", "rows", "limit", "max_new"):
         value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if args.vote not in POLICIES:
         raise UserError(f"--vote {args.vote}: not known; use one of {', '.join(POLICIES)}")
     if args.vote.startswith("meta"):
         raise UserError(f"--vote {args.vote}: samples have no meta scores; vote sum, mean, majority or rank")
     configure.load(args.gin_file, args.gin_bindings)
-    skipped: list[str] = []
-
-    def skip(message: str) -> None:
-        skipped.append(message)
-        print(f"grm judge: left out: {message}", file=sys.stderr)
-
-    items = read_jsonl_items(args.input, layout=args.layout, on_error=args.on_error, report=skip)[: args.limit]
+    notes: list[str] = []
+    items = read_jsonl_items(args.input, layout=args.layout, on_error=args.on_error, report=notes.append)[: args.limit]
+    for note in notes:
+        print(f"grm judge: {note}", file=sys.stderr)
+    skipped = max(0, len(notes) - 1)  # one note a line left out, and one with their count
 
     from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
@@ -94,17 +98,33 @@ def run(args: argparse.Namespace) -> int:
         (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
         folder.add_items(items)
         _sample(judge, folder, items, args.k, args.seed)
-        folder.write_judgements(policy=args.vote, k=args.k)
-        judged = folder.judged(policy=args.vote, k=args.k)
-        outcomes = Counter[str]()
-        for entry in judged:
-            outcomes.update(entry.judgement.outcomes)
-    unjudged = sum(folder.is_too_long(item.id) for item in items) + len(skipped)
+        judgements = _vote(folder, args.vote, args.k)
+    ids = {item.id for item in items}
+    outcomes = Counter[str]()
+    for judgement in judgements:
+        if judgement.id in ids:
+            outcomes.update(judgement.outcomes)
     print(f"{len(items)} items, k = {args.k}: " + ", ".join(f"{n} {name}" for name, n in outcomes.most_common()))
-    if unjudged:
-        print(f"{unjudged} not judged: {len(skipped)} malformed lines, {unjudged - len(skipped)} prompts too long")
-    print(f"wrote {folder.path / 'judgements.jsonl'}; see `grm report {args.output}`")
-    return EXIT_UNJUDGED if unjudged else EXIT_OK
+    unfit = outcomes[PROMPT_TOO_LONG]
+    if unfit or skipped:
+        print(f"{unfit + skipped} not judged: {skipped} malformed lines, {unfit} prompts too long")
+    print(f"wrote {folder.path / _JUDGEMENTS}; see `grm report {args.output}`")
+    return EXIT_UNJUDGED if unfit or skipped else EXIT_OK
+
+
+def _vote(folder: "RunFolder", policy: str, k: int) -> "list[Judgement]":
+    """Votes over the first k samples of every item of the run, and writes the judgements.
+
+    Items of an earlier command, for which fewer samples were asked, are voted on with those that they have.
+    """
+    from grm_jax.data.jsonl import write_jsonl
+    from grm_jax.data.records import judgement_to_json
+    from grm_jax.judge.voting import vote
+
+    stored = [entry.judgement for entry in folder.judged()]
+    judgements = [vote(each, policy=policy, k=min(k, len(each.samples)) or None) for each in stored]
+    write_jsonl(folder.path / _JUDGEMENTS, map(judgement_to_json, judgements))
+    return judgements
 
 
 def _sample(judge: "Judge", folder: "RunFolder", items: "list[Item]", k: int, seed: int) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Shows how accuracy grows with k, from the stored samples of a run; nothing is sampled again."""
+Shows how accuracy grows with k, from the stored samples of a run; nothing is sampled again. Without labels, the table
+says how often the top is tied and how often there is no verdict."""
 _EPILOG = """\
 examples:
   grm report run
@@ -22,11 +23,17 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
     parser.add_argument("--k", metavar="K,K,...", help="numbers of samples (default: powers of two up to all)")
-    parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft")
+    parser.add_argument(
+        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
+    )
     parser.add_argument("--k-meta", type=int, metavar="N", help="samples that meta_topk keeps (default: half)")
-    parser.add_argument("--ties", default="expected", help="expected, half, strict or shuffle_argmax (default: expected)")
+    parser.add_argument(
+        "--ties", default="expected", help="expected, half, strict or shuffle_argmax (default: expected)"
+    )
     parser.add_argument("--failures", default="wrong", help="an item without verdict: wrong or chance (default: wrong)")
-    parser.add_argument("--subsets", type=int, default=0, metavar="R", help="average over R random k-subsets of an item")
+    parser.add_argument(
+        "--subsets", type=int, default=0, metavar="R", help="average over R random k-subsets of an item"
+    )
     parser.add_argument("--by", choices=["domain"], help="one table for each domain as well")
     parser.add_argument("--plot", metavar="FILE", help="write the scaling plot as PNG")
     parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
@@ -41,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from grm_jax.cli.outputs import check_file
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import judgement_to_json
     from grm_jax.errors import UserError
@@ -49,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.judge.run_folder import read_run
     from grm_jax.judge.voting import vote
 
+    check_file("--judgements", args.judgements)
+    check_file("--plot", args.plot)
     judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
     if not judged:
         raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
@@ -62,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
             groups[name] = [entry for entry in judged if (entry.domain or "-") == name]
     reports = {name: scaling(group, ks, protocol) for name, group in groups.items()}
     if args.judgements:
-        voted = (vote(e.judgement, policy=args.vote, k=max(ks) if e.judgement.samples else None, k_meta=args.k_meta) for e in judged)
-        write_jsonl(args.judgements, (judgement_to_json(judgement) for judgement in voted))
+        stored = (entry.judgement for entry in judged)
+        voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
+        write_jsonl(args.judgements, map(judgement_to_json, voted))
     if args.plot:
         from grm_jax.evaluate.plots import save_scaling_plot
 

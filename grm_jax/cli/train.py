@@ -76,9 +76,7 @@ def run(args: argparse.Namespace) -> int:
         params = init_params(config, jax.random.key(sft.seed))
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
-    batches = packed_batches(
-        configure.make(ArenaCritiques), template, tokenizer, rows=sft.rows, length=sft.length
-    )
+    batches = packed_batches(configure.make(ArenaCritiques), template, tokenizer, rows=sft.rows, length=sft.length)
     (output / "config.gin").write_text(configure.operative(), encoding="utf-8")
 
     def save(params: Any, name: str) -> Path:

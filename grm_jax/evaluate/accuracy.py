@@ -1,7 +1,8 @@
 """Accuracy of stored judgements against labels, with named tie and failure policies, and how it scales with k.
 
 Accuracy is that of picking the labelled best of n >= 2 responses. Items with one response have no best: for them the
-mean absolute error between label and mean score is reported beside it, never mixed in.
+mean absolute error between label and mean score is reported beside it, never mixed in. Where no item has a label, the
+rates of ties and of missing verdicts are still measured.
 """
 
 from collections import Counter
@@ -52,7 +53,8 @@ class Protocol:
 
 @dataclass(frozen=True)
 class ItemValues:
-    """Per labelled item with n >= 2, float64 [items] in 0..1: accuracy, whether the top was tied, whether it failed.
+    """Float64 [items], each in 0..1: accuracy per labelled item with n >= 2; per item with n >= 2, labelled or not,
+    whether the top was tied and whether it failed.
 
     `absolute_error` is per labelled item with n = 1 that has a score. With subsets, each is a mean over them.
     """
@@ -65,18 +67,26 @@ class ItemValues:
 
 @dataclass(frozen=True)
 class ScalingRow:
-    """Figures at one k; `accuracy` is None without items of n >= 2, `absolute_error` without scored items of n = 1."""
+    """Figures at one k; each is None where nothing is there to measure it.
+
+    `accuracy` is over labelled items of n >= 2, the rates are over the same (over all of n >= 2 where no item has a
+    label), `absolute_error` is over scored and labelled items of n = 1.
+    """
 
     k: int
     accuracy: Estimate | None
-    tie_rate: float
-    failure_rate: float
+    tie_rate: float | None
+    failure_rate: float | None
     absolute_error: Estimate | None
 
 
 @dataclass(frozen=True)
 class ScalingReport:
-    """Accuracy against k. `outcomes` counts all stored samples (and items never sampled) by outcome."""
+    """Accuracy against k.
+
+    `items` counts the labelled items that the rows are about; 0 means that none has a label and the rows are about all.
+    `unlabelled` counts the others. `outcomes` counts all stored samples (and items never sampled) by outcome.
+    """
 
     protocol: Protocol
     rows: tuple[ScalingRow, ...]
@@ -108,57 +118,59 @@ def item_accuracy(
 
 
 def item_values(judged: Sequence[Judged], k: int, protocol: Protocol) -> ItemValues:
-    """Evaluates every labelled item at k, in the given order; two of these can be compared by `paired_difference`.
+    """Evaluates items at k, in the given order; two of these can be compared by `paired_difference`.
 
     Raises:
         UserError: an item has fewer than k samples, or the vote is impossible.
     """
-    choices, errors = [], []
+    choices, labelled, errors = [], [], []
     for entry in judged:
-        if entry.label is None:
-            continue
         draws = _draws(entry, k, protocol)
-        if entry.n == 1:
-            errors += _absolute_error(entry, draws)
-        else:
+        if entry.n > 1:
             choices.append(np.mean([_choice(entry, draw, protocol) for draw in draws], axis=0))
+            labelled.append(entry.label is not None)
+        elif entry.label is not None:
+            errors += _absolute_error(entry, draws)
     accuracy, tied, failed = np.array(choices).reshape(-1, 3).T
-    return ItemValues(accuracy, tied, failed, np.array(errors))
+    return ItemValues(accuracy[np.array(labelled, bool)], tied, failed, np.array(errors))
 
 
 def scaling(judged: Sequence[Judged], ks: Sequence[int], protocol: Protocol) -> ScalingReport:
     """Returns accuracy, tie rate and failure rate at each k, with 95% bootstrap intervals over items.
 
+    Items without a label are left out, unless none has one.
+
     Raises:
-        UserError: no item is labelled, or some k is out of range for an item.
+        UserError: some k is out of range for an item, or the vote is impossible.
     """
     labelled = [entry for entry in judged if entry.label is not None]
-    if not labelled:
-        raise UserError("report: no judged item has a label; give labelled items to measure accuracy")
     outcomes: Counter[str] = Counter()
     for entry in judged:
         samples = entry.judgement.samples
         outcomes.update([sample.outcome for sample in samples] if samples else entry.judgement.outcomes)
     return ScalingReport(
         protocol=protocol,
-        rows=tuple(_row(labelled, k, protocol) for k in sorted(set(ks))),
+        rows=tuple(_row(labelled or judged, k, protocol) for k in sorted(set(ks))),
         items=len(labelled),
         unlabelled=len(judged) - len(labelled),
         outcomes=dict(outcomes.most_common()),
     )
 
 
-def _row(labelled: Sequence[Judged], k: int, protocol: Protocol) -> ScalingRow:
-    values = item_values(labelled, k, protocol)
+def _row(counted: Sequence[Judged], k: int, protocol: Protocol) -> ScalingRow:
+    values = item_values(counted, k, protocol)
 
     def estimate(array: np.ndarray) -> Estimate | None:
         return bootstrap_interval(array, seed=protocol.seed) if array.size else None
 
+    def rate(array: np.ndarray) -> float | None:
+        return float(array.mean()) if array.size else None
+
     return ScalingRow(
         k=k,
         accuracy=estimate(values.accuracy),
-        tie_rate=float(values.tied.mean()) if values.tied.size else 0.0,
-        failure_rate=float(values.failed.mean()) if values.failed.size else 0.0,
+        tie_rate=rate(values.tied),
+        failure_rate=rate(values.failed),
         absolute_error=estimate(values.absolute_error),
     )
 
@@ -178,7 +190,7 @@ def _draws(entry: Judged, k: int, protocol: Protocol) -> list[tuple[Sample, ...]
 
 
 def _choice(entry: Judged, samples: Sequence[Sample], protocol: Protocol) -> tuple[float, float, float]:
-    """Returns (accuracy, tied, failed) of one vote on an item with n >= 2."""
+    """Returns (accuracy, tied, failed) of one vote on an item with n >= 2; the first is meaningless without a label."""
     seed, item_id = entry.judgement.seed, entry.judgement.id
     scores = decide(samples, policy=protocol.vote, k_meta=protocol.k_meta, seed=seed, item_id=item_id).scores
     accuracy = item_accuracy(scores, int(entry.label or 0), entry.n, protocol, seed=seed, item_id=item_id)

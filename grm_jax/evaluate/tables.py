@@ -10,6 +10,7 @@ from grm_jax.evaluate.accuracy import ScalingReport, ScalingRow
 from grm_jax.evaluate.intervals import Estimate
 
 _NONE = "-"
+_ERROR = "error, n=1"  # with its interval in the same column: the table has to fit into 80 columns
 
 
 def to_json(report: ScalingReport) -> dict[str, Any]:
@@ -29,27 +30,34 @@ def to_rich(report: ScalingReport) -> Table:
     """Returns the same table for a terminal."""
     table = Table(caption=Text("\n".join(_notes(report))), caption_justify="left")
     for column in _columns(report):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(*_cells(row, report))
     return table
 
 
 def _columns(report: ScalingReport) -> list[str]:
-    error = ["error (n = 1)", "95% interval"] if _has_errors(report) else []
+    error = [_ERROR] if _has_errors(report) else []
     return ["k", "accuracy", "95% interval", "tied", "no verdict", *error]
 
 
 def _cells(row: ScalingRow, report: ScalingReport) -> list[str]:
-    cells = [str(row.k), *_estimate(row.accuracy, 100, 1), f"{100 * row.tie_rate:.1f}", f"{100 * row.failure_rate:.1f}"]
-    return cells + (_estimate(row.absolute_error, 1, 2) if _has_errors(report) else [])
+    cells = [str(row.k), *_accuracy(row.accuracy), _percent(row.tie_rate), _percent(row.failure_rate)]
+    return cells + ([_error(row.absolute_error)] if _has_errors(report) else [])
 
 
-def _estimate(estimate: Estimate | None, scale: float, digits: int) -> list[str]:
+def _accuracy(estimate: Estimate | None) -> list[str]:
     if estimate is None:
         return [_NONE, _NONE]
-    mean, low, high = (f"{scale * value:.{digits}f}" for value in (estimate.mean, estimate.low, estimate.high))
-    return [mean, f"{low} to {high}"]
+    return [_percent(estimate.mean), f"{_percent(estimate.low)} to {_percent(estimate.high)}"]
+
+
+def _error(estimate: Estimate | None) -> str:
+    return f"{estimate.mean:.2f} ({estimate.low:.2f} to {estimate.high:.2f})" if estimate else _NONE
+
+
+def _percent(fraction: float | None) -> str:
+    return _NONE if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _has_errors(report: ScalingReport) -> bool:
@@ -60,10 +68,13 @@ def _notes(report: ScalingReport) -> list[str]:
     protocol = report.protocol
     vote = protocol.vote + (f" (k_meta {protocol.k_meta})" if protocol.k_meta else "")
     taken = f"mean of {protocol.subsets} subsets of k" if protocol.subsets else "the first k samples"
-    left_out = f", {report.unlabelled} without label left out" if report.unlabelled else ""
+    counted = f"{report.items} items"
+    if report.unlabelled:
+        none = f"{report.unlabelled} items, none with a label"
+        counted = f"{counted}, {report.unlabelled} without label left out" if report.items else none
     total = sum(report.outcomes.values())
     rates = ", ".join(f"{name} {100 * count / total:.1f}%" for name, count in report.outcomes.items())
     return [
-        f"{report.items} items{left_out}; vote {vote} on {taken}; ties {protocol.ties}, failures {protocol.failures}",
+        f"{counted}; vote {vote} on {taken}; ties {protocol.ties}, failures {protocol.failures}",
         f"all samples: {rates}",
     ]

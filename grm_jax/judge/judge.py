@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, Turn
+from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, item_from_json
 from grm_jax.errors import UserError
 from grm_jax.judge.orders import order, unshuffle
 from grm_jax.judge.voting import decide
@@ -52,25 +52,43 @@ class Judge:
         """Prepares a judge; see the class for the arguments, and `Sampler` for rows and dtype."""
         self.name, self.config, self.template = name, config, template
         self.policy = policy or SamplingPolicy()
-        self.max_new = max_new or min(DEFAULT_MAX_NEW, config.max_length // 2)
+        self.max_new = min(DEFAULT_MAX_NEW, config.max_length // 2) if max_new is None else max_new
         if not 0 < self.max_new < config.max_length:
-            raise UserError(f"max_new is {max_new}; it must be positive and below the model's context of {config.max_length}")
+            limit = config.max_length
+            raise UserError(
+                f"max_new is {max_new}; it must be positive and below the model's context of {limit} tokens"
+            )
         self.prompt_limit = config.max_length - self.max_new
         self._tokenizer = tokenizer
         self._dtype = str(np.dtype(dtype or params["embedding"].dtype))
         self._sampler = Sampler(
-            config, params, policy=self.policy, max_new=self.max_new, stop_ids=tokenizer.stop_ids, rows=rows, dtype=dtype
+            config,
+            params,
+            policy=self.policy,
+            max_new=self.max_new,
+            stop_ids=tokenizer.stop_ids,
+            rows=rows,
+            dtype=dtype,
         )
 
     @classmethod
     def load(cls, model: str | Path = "tiny", **settings: Any) -> "Judge":
-        """Loads "tiny" or a model folder; settings: template, policy, max_new, rows, dtype (see `loading.load_judge`)."""
+        """Loads "tiny" or a model folder.
+
+        Settings: template, policy, max_new, rows, dtype; see `loading.load_judge`, which also says what is raised.
+        """
         from grm_jax.judge.loading import load_judge
 
         return load_judge(model, **settings)
 
     def score(
-        self, prompt: str | Sequence[tuple[str, str]], responses: Sequence[str], k: int = 8, *, seed: int = 0, **fields: Any
+        self,
+        prompt: str | Sequence[tuple[str, str]],
+        responses: Sequence[str],
+        k: int = 8,
+        *,
+        seed: int = 0,
+        **fields: Any,
     ) -> Judgement:
         """Judges one set of responses.
 
@@ -79,17 +97,28 @@ class Judge:
             responses: the candidates, at least one.
             k: critiques to sample.
             seed: of orders and samples.
-            **fields: further fields of `Item`: id, reference, principles.
+            **fields: further fields of an item: id, reference, principles.
 
         Returns:
             The judgement; `scores` is the sum over the critiques that could be read, one a response.
+
+        Raises:
+            UserError: a field that an item cannot have, or k below 1.
         """
-        turns = (Turn("user", prompt),) if isinstance(prompt, str) else tuple(Turn(*turn) for turn in prompt)
-        item = Item(id=fields.pop("id", "item"), conversation=turns, responses=tuple(responses), **fields)
-        return self.score_batch([item], k, seed=seed)[0]
+        turns = [("user", prompt)] if isinstance(prompt, str) else prompt
+        conversation = [{"role": role, "content": content} for role, content in turns]
+        obj = {"id": "item", "conversation": conversation, "responses": responses, **fields}
+        return self.score_batch([item_from_json(obj, "score")], k, seed=seed)[0]
 
     def score_batch(self, items: Sequence[Item], k: int = 8, *, seed: int = 0, vote: str = "sum") -> list[Judgement]:
-        """Judges many items; the same item gets the same critiques alone and in any batch."""
+        """Judges many items; the same item gets the same critiques alone and in any batch.
+
+        Raises:
+            UserError: k below 1, an unknown vote, or an item that the template cannot show.
+        """
+        if k < 1:
+            raise UserError(f"k is {k}; sample at least one critique an item")
+        decide((), policy=vote, seed=seed, item_id="")  # an unknown vote is refused before time is spent
         start = time.perf_counter()
         samples: list[list[Sample]] = [[] for _ in items]
         too_long: dict[int, PromptTooLong] = {}
@@ -115,6 +144,9 @@ class Judge:
 
         Yields:
             (place in `wanted`, some of its samples), or (place, PromptTooLong) once for an item that does not fit.
+
+        Raises:
+            UserError: an item that the template cannot show; nothing is sampled then.
         """
         requests: list[Request] = []
         owners: list[tuple[int, tuple[int, ...], list[int]]] = []
@@ -135,10 +167,8 @@ class Judge:
                 owners.append((i, shown, by_order[shown]))
         for number, completions in self._sampler.sample(requests):
             i, shown, indices = owners[number]
-            yield i, [
-                self._read(index, shown, completion, seed)
-                for index, completion in zip(indices, completions, strict=True)
-            ]
+            drawn = zip(indices, completions, strict=True)
+            yield i, [self._read(index, shown, completion, seed) for index, completion in drawn]
 
     def judgement(
         self,
@@ -185,15 +215,18 @@ class Judge:
         return f"{self.template.name}@{self.template.digest}"
 
     def _prompt(self, item: Item, shown: tuple[int, ...]) -> Prompt | PromptTooLong:
-        return encode_prompt(
-            self.template,
-            self._tokenizer,
-            [(turn.role, turn.content) for turn in item.conversation],
-            [item.responses[i] for i in shown],
-            reference=item.reference,
-            principles=item.principles,
-            max_tokens=self.prompt_limit,
-        )
+        try:
+            return encode_prompt(
+                self.template,
+                self._tokenizer,
+                [(turn.role, turn.content) for turn in item.conversation],
+                [item.responses[i] for i in shown],
+                reference=item.reference,
+                principles=item.principles,
+                max_tokens=self.prompt_limit,
+            )
+        except UserError as error:
+            raise UserError(f"item {item.id!r}: {error}") from error
 
     def _read(self, index: int, shown: tuple[int, ...], completion: Completion, seed: int) -> Sample:
         """Parses one completion and puts its scores back into the item's own order."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from grm_jax.checkpoints.folder import fingerprint, load_params
+from grm_jax.checkpoints.folder import fingerprint, leaves, load_params
 from grm_jax.errors import UserError
 from grm_jax.judge.judge import Judge
 from grm_jax.text.template import load_template
@@ -27,7 +27,9 @@ def model_folder(model: str | Path) -> Path:
     return path
 
 
-def load_judge(model: str | Path = "tiny", *, template: str | Path | None = None, dtype: str | None = None, **settings: Any) -> Judge:
+def load_judge(
+    model: str | Path = "tiny", *, template: str | Path | None = None, dtype: str | None = None, **settings: Any
+) -> Judge:
     """Loads a judge.
 
     Args:
@@ -37,14 +39,16 @@ def load_judge(model: str | Path = "tiny", *, template: str | Path | None = None
         **settings: policy, max_new, rows; see `Judge`.
 
     Raises:
-        UserError: a folder that cannot be read, or a tokenizer that does not fit the model.
+        UserError: a folder that cannot be read, a tokenizer that does not fit the model, or a setting out of range.
     """
     folder = model_folder(model)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    # Everything that can be wrong is looked at before gigabytes of weights are read.
+    config, _ = leaves(folder)
     tokenizer = load_tokenizer(folder)
-    config, params = load_params(folder, dtype=dtype)
     check_tokenizer(tokenizer, config.vocab_size)
     own = folder / "template.toml"
     chosen = load_template(template or (own if own.is_file() else "grm"))
-    name = f"{folder.name}@{fingerprint(folder)}"
+    name = f"{folder.resolve().name}@{fingerprint(folder)}"
+    config, params = load_params(folder, dtype=dtype)
     return Judge(name, config, params, tokenizer, chosen, dtype=dtype, **settings)

@@ -17,7 +17,7 @@ def sft_loss(model: Gemma2, params: dict[str, Any], batch: Batch) -> tuple[jax.A
     Args:
         model: the module.
         params: its parameters.
-        batch: tokens, targets, positions, segments int32 [B, T]; weights float32 [B, T], 0 on tokens that are not learnt.
+        batch: tokens, targets, positions, segments int32 [B, T]; weights float32 [B, T], 0 on targets not to be learnt.
 
     Returns:
         The weighted sum in nats, and the sum of weights; both float32 scalars.

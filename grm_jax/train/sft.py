@@ -24,7 +24,7 @@ class Sft:
         steps: updates.
         rows: rows a batch (B).
         length: tokens a row (T); examples are packed into rows.
-        learning_rate: peak of AdamW's rate; it rises over `warmup` steps and falls by a cosine to `final_fraction` of it.
+        learning_rate: peak of AdamW's rate, reached after `warmup` steps; a cosine then falls to `final_fraction`.
         warmup: steps.
         final_fraction: of the peak, at the last step.
         weight_decay: of matrices; norms are left out.

@@ -9,7 +9,8 @@ import optax
 from flax import struct
 
 Params = dict[str, Any]
-Loss = Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+Batch = dict[str, Any]  # arrays of jax or numpy
+Loss = Callable[[Params, Batch], tuple[jax.Array, jax.Array]]
 
 
 @struct.dataclass
@@ -28,7 +29,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 def make_step(
     loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a jitted step; it donates the state it is given.
 
     Args:
@@ -36,10 +37,10 @@ def make_step(
         optimizer: an optax transformation.
 
     Returns:
-        step(state, batch) -> (state, metrics); metrics are float32 scalars: loss, gradient_norm, weight (the denominator).
+        step(state, batch) -> (state, metrics); metrics are float32 scalars: loss, gradient_norm, weight (denominator).
     """
 
-    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         def mean(params: Params) -> tuple[jax.Array, jax.Array]:
             total, denominator = loss(params, batch)
             return total / jnp.maximum(denominator, 1.0), denominator

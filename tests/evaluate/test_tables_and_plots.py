@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -33,8 +34,27 @@ def test_the_plain_table_holds_every_figure_in_its_column(report):
 def test_the_error_of_single_responses_has_its_own_column():
     items = [judged("one", [(7,)], 5, n=1)]
     lines = to_text(scaling(items, [1], Protocol())).splitlines()
-    assert "error (n = 1)" in lines[0]
-    assert lines[1].split() == ["1", "-", "-", "0.0", "0.0", "2.00", "2.00", "to", "2.00"]
+    assert lines[0].endswith("error, n=1")
+    assert lines[1].split() == ["1", "-", "-", "-", "-", "2.00", "(2.00", "to", "2.00)"]
+
+
+def test_the_terminal_table_fits_into_80_columns_unbroken():
+    right, wrong = ([judged(f"{label} {i}", [(9, 1)] * 1024, label) for i in range(6)] for label in (0, 1))
+    single = [judged(f"one {i}", [(2 + i,)] * 1024, 10, n=1) for i in range(4)]
+    report = scaling([*right, *wrong, *single], [1, 1024], Protocol())
+    out = io.StringIO()
+    Console(file=out, width=80).print(to_rich(report))
+    shown = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in out.getvalue().splitlines() if line[0] in "│┃"]
+    plain = [re.split(r"\s{2,}", line.strip()) for line in to_text(report).splitlines()[:3]]
+    assert shown == plain
+    assert shown[2][-1] == "6.50 (5.50 to 7.50)"
+
+
+def test_a_table_without_labels_has_rates_and_says_so():
+    items = [judged("a", [(5, 5)], None), judged("b", [None], None)]
+    lines = to_text(scaling(items, [1], Protocol())).splitlines()
+    assert lines[1].split() == ["1", "-", "-", "50.0", "50.0"]
+    assert lines[2].startswith("2 items, none with a label; vote sum")
 
 
 def test_the_terminal_table_shows_the_cells_of_the_plain_one(report):
