@@ -2,8 +2,8 @@
 
 usage: python scripts/parity_table.py        (needs torch)
 
-Weights of these shapes are drawn large, so that both soft caps bite. Figures are absolute differences of logits, mean and
-largest over all positions and words.
+Weights of these shapes are drawn large, so that both soft caps bite. Figures are absolute differences of logits, mean
+and largest over all positions and words.
 """
 
 import sys
