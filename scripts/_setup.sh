@@ -32,7 +32,7 @@ find_python() {
   fail "no Python 3.11 or newer found; install one, or set GRM_PYTHON to its path"
 }
 
-# A folder left by an interrupted set-up, or moved here from another place, has no interpreter or pip that works.
+# A folder left by an interrupted set-up has no interpreter or no pip that works.
 venv_works() {
   [[ $("$venv/bin/python" -c 'import pip, sys; print(sys.prefix)' 2>/dev/null) == "$venv" ]] && new_enough "$venv/bin/python"
 }
