@@ -142,10 +142,11 @@ def decode(
             {"params": params}, token[:, None], position[:, None], jnp.ones((R, 1), jnp.int32),
             (prompts.segment, generated),
         )  # fmt: skip
-        # Ties the write to the end of the reads, so that the compiler updates the cache in place.
-        hidden, new = jax.lax.optimization_barrier((hidden, new))
-        generated = append(generated, new, out.steps - 1)
         token, logprob = draw(hidden[:, 0], out.steps)
+        # The write waits for the drawn token, and so for every read of the cache: only then can XLA update it in place. (Token ids
+        # are never negative: this adds 0, which the compiler cannot know.)
+        index = out.steps - 1 + jnp.minimum(token[0], 0)
+        generated = append(generated, new, index)
         return record(out, token, logprob, active & ~out.stopped), token, generated
 
     out = Generation(

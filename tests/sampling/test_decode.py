@@ -92,7 +92,7 @@ def test_the_loop_ends_early_when_every_row_has_stopped():
 @pytest.mark.parametrize("unrolled", [False, True], ids=["scanned", "unrolled"])
 def test_the_cache_is_donated_and_updated_in_place(unrolled):
     """The compiled decode aliases the cache it is given with the one it returns, and holds no second copy of it."""
-    name, rows, new = "one_kv_head", 64, 512
+    name, rows, new = "grouped", 64, 1024
     config = SHAPES[name]
     model = Gemma2(config, unrolled=unrolled)
     params = random_params(config)
@@ -107,7 +107,8 @@ def test_the_cache_is_donated_and_updated_in_place(unrolled):
     shapes = (jax.ShapeDtypeStruct((rows, 2), jnp.uint32), jax.ShapeDtypeStruct((rows,), bool))
     memory = run.lower(params, prompts, cache, *shapes).compile().memory_analysis()
     assert memory.alias_size_in_bytes >= size
-    assert memory.temp_size_in_bytes < size
+    # A scan copies one pair's cache out of the stack while it reads it.
+    assert memory.temp_size_in_bytes < size * (0.25 if unrolled else 0.25 + 1 / config.num_pairs)
 
 
 def test_rows_of_padding_generate_nothing():
