@@ -45,16 +45,16 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; give --output a new folder")
-    output.mkdir(parents=True, exist_ok=True)
 
     import jax
     import numpy as np
 
-    from grm_jax.checkpoints.folder import copy_side_files
+    from grm_jax.checkpoints.folder import copy_side_files, load_params
     from grm_jax.checkpoints.huggingface import save_hugging_face
     from grm_jax.cli.progress import bar
     from grm_jax.data.arena.corpus import corpus, pieces
     from grm_jax.data.critiques import ArenaCritiques, packed_batches
+    from grm_jax.judge.loading import model_folder
     from grm_jax.model.config import Gemma2Config
     from grm_jax.model.gemma2 import init_params
     from grm_jax.text.sentencepiece_training import train_sentencepiece
@@ -62,21 +62,20 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
     from grm_jax.train.sft import Sft, train_sft
 
-    sft = configure.make(Sft)
+    sft, critiques = configure.make(Sft), configure.make(ArenaCritiques)
     template = load_template(args.template)
-    source = Path(args.model) if args.model else output / "tokenizer"
     if args.model:
-        from grm_jax.checkpoints.folder import load_params
-
+        source = model_folder(args.model)
         config, params = load_params(source, dtype="float32")
     else:
-        config = configure.make(Gemma2Config)
-        text = configure.make(configure.ArenaTokenizer)
+        source = output / "tokenizer"
+        config, text = configure.make(Gemma2Config), configure.make(configure.ArenaTokenizer)
         train_sentencepiece(corpus("train", text.examples, text.seed), source, config.vocab_size, user_defined=pieces())
         params = init_params(config, jax.random.key(sft.seed))
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
-    batches = packed_batches(configure.make(ArenaCritiques), template, tokenizer, rows=sft.rows, length=sft.length)
+    batches = packed_batches(critiques, template, tokenizer, rows=sft.rows, length=sft.length)
+    output.mkdir(parents=True, exist_ok=True)
     (output / "config.gin").write_text(configure.operative(), encoding="utf-8")
 
     def save(params: Any, name: str) -> Path:

@@ -47,7 +47,7 @@ def make_step(
 
         (value, denominator), gradients = jax.value_and_grad(mean, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients), "weight": denominator}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), "weight": denominator}
         params = optax.apply_updates(state.params, updates)
         return TrainState(step=state.step + 1, params=params, optimizer=optimizer_state), metrics
 
