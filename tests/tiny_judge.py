@@ -22,7 +22,7 @@ CONFIG = Gemma2Config(
 
 
 def write_judge(folder: Path, config: Gemma2Config = CONFIG, text: list[str] | None = None) -> Path:
-    """Writes a model folder: random weights, a tokenizer trained on `text` (default: the arena's), the tiny template."""
+    """Writes a model folder: random weights, a tokenizer trained on `text` (default: the arena), the tiny template."""
     train_sentencepiece(text or corpus("train", 40, 0), folder, config.vocab_size)
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(3))
     save_hugging_face(folder, config, jax.tree.map(np.asarray, params))

@@ -44,13 +44,8 @@ def test_arena_judge_report_info(grm, scripted, tmp_path):
 
     code, out, error = grm("judge", "--model", scripted, "--input", data, "--output", run, "--k", 8, "--max-new", 64)
     assert code == 0, error
-    assert {path.name for path in run.iterdir()} >= {
-        "run.json",
-        "config.gin",
-        "items.jsonl",
-        "samples.jsonl",
-        "judgements.jsonl",
-    }
+    written = "run.json config.gin items.jsonl samples.jsonl judgements.jsonl"
+    assert {path.name for path in run.iterdir()} >= set(written.split())
     judgements = [judgement_from_json(obj, "here") for obj in objects(run / "judgements.jsonl")]
     assert [judgement.id for judgement in judgements] == [item["id"] for item in pairs]
     assert all(judgement.k == len(judgement.samples) == 8 for judgement in judgements)
@@ -91,7 +86,7 @@ def test_arena_judge_report_info(grm, scripted, tmp_path):
     code, out, _ = grm("info", run, "--json")
     facts = json.loads(out)
     assert (code, facts["items"], facts["samples"]) == (0, len(pairs), 8 * len(pairs))
-    assert facts["outcomes"] == {name: count for name, count in sorted(outcomes.items())}
+    assert facts["outcomes"] == dict(sorted(outcomes.items()))
 
 
 def test_a_report_without_labels_is_a_table_of_ties_and_failures(grm, scripted, items, tmp_path):
