@@ -27,22 +27,8 @@ pytestmark = [
 
 
 def judge(model, data, output, *arguments):
-    given = (
-        "judge",
-        "--model",
-        model,
-        "--input",
-        data,
-        "--layout",
-        "judgebench",
-        "--output",
-        output,
-        "--k",
-        K,
-        "--max-new",
-        16,
-    )
-    return main([str(argument) for argument in (*given, *arguments)])
+    given = ["judge", "--model", model, "--input", data, "--layout", "judgebench", "--output", output]
+    return main([str(argument) for argument in (*given, "--k", K, "--max-new", 16, *arguments)])
 
 
 def stored(run, name):
