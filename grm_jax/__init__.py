@@ -1,8 +1,8 @@
 """Generative reward models with inference-time scaling, in JAX.
 
-    judge = grm_jax.Judge.load("tiny")
-    judgement = judge.score(prompt, responses, k=8)
-    grm_jax.vote(judgement, policy="majority", k=4)
+judge = grm_jax.Judge.load("tiny")
+judgement = judge.score(prompt, responses, k=8)
+grm_jax.vote(judgement, policy="majority", k=4)
 """
 
 from typing import TYPE_CHECKING, Any

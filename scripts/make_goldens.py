@@ -24,7 +24,7 @@ def main() -> None:
                 config, random_params(config), random_tokens(config), Path(folder) / "model"
             )
     target = ROOT / "tests" / "goldens" / "gemma2_logits.npz"
-    np.savez_compressed(target, **goldens)
+    np.savez_compressed(target, allow_pickle=False, **goldens)
     print(f"wrote {target}: {', '.join(goldens)}")
 
 

@@ -60,8 +60,7 @@ def encode_example(example: CritiqueExample, template: Template, tokenizer: Toke
     """Encodes an example for next-token training.
 
     Returns:
-        ids [T + 1] int32 (prompt, critique, end of turn) and weights [T + 1] float32: 1 on the tokens to learn, the critique and its
-        end, 0 on the prompt.
+        ids [T + 1] int32 (prompt, critique, end of turn) and weights [T + 1] float32: 0 on the prompt, 1 on the rest.
     """
     prompt = encode_prompt(template, tokenizer, example.conversation, example.responses)
     assert not isinstance(prompt, PromptTooLong)  # no limit was given
@@ -75,7 +74,14 @@ def encode_example(example: CritiqueExample, template: Template, tokenizer: Toke
 class _Source:
     """Random access to encoded examples, as grain wants it."""
 
-    def __init__(self, examples: Callable[[int], CritiqueExample], template: Template, tokenizer: Tokenizer, count: int, length: int):
+    def __init__(
+        self,
+        examples: Callable[[int], CritiqueExample],
+        template: Template,
+        tokenizer: Tokenizer,
+        count: int,
+        length: int,
+    ):
         self._examples, self._template, self._tokenizer = examples, template, tokenizer
         self._count, self._length = count, length
 
@@ -116,7 +122,9 @@ def packed_batches(
     """
     source = _Source(examples, template, tokenizer, count, length)
     lengths = {"tokens": length, "targets": length, "weights": length}
-    dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=512))
+    dataset = grain.MapDataset.source(source).to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=512)
+    )
     packed = FirstFitPackIterDataset(dataset, length_struct=lengths, num_packing_bins=rows, shuffle_bins=False)
     for batch in packed.batch(rows, drop_remainder=True):
         yield {

@@ -108,7 +108,7 @@ def _logits(
 ) -> jax.Array:
     """Capped, masked logits [B, K, k, T, G, S] of rows grouped by the segment's batch."""
     R, T, N, H = queries.shape
-    B, K, S, _ = kv.keys.shape
+    B, K = kv.keys.shape[:2]
     grouped = queries.reshape(B, R // B, T, K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
     logits = jnp.einsum("bkjtgh,bksh->bkjtgs", grouped, kv.keys, preferred_element_type=jnp.float32)
     logits = soft_cap(logits, cap)

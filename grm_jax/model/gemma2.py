@@ -7,7 +7,7 @@ keys and values of the given tokens, ready to be a cache segment of a later call
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +63,7 @@ class Block(nn.Module):
         )
 
         def norm(name: str, y: jax.Array) -> jax.Array:
-            init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
-            return rms_norm(y, self.param(name, init, (D,), jnp.float32), c.norm_epsilon)
+            return rms_norm(y, _vector(self, name, D), c.norm_epsilon)
 
         y = norm("pre_attention_norm", x)
         queries = rotate(project(y, attention["query"]), where.positions, c.rope_theta)
@@ -148,7 +147,7 @@ class Gemma2(nn.Module):
         """
         c = self.config
         init = nn.with_logical_partitioning(nn.initializers.normal(c.model_dim**-0.5), ("vocab", "embed"))
-        embedding = self.param("embedding", init, (c.vocab_size, c.model_dim), jnp.float32)
+        embedding = cast(jax.Array, self.param("embedding", init, (c.vocab_size, c.model_dim), jnp.float32))
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
         if segments is None:
@@ -174,10 +173,26 @@ class Gemma2(nn.Module):
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x, layers = scan(c, self.dtype, name="layers")(x, where, cached, cached_where)
-        final = self.param(
-            "final_norm", nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)), (c.model_dim,)
-        )
+        final = _vector(self, "final_norm", c.model_dim)
         return rms_norm(x, final, c.norm_epsilon), CacheSegment(layers=layers, tokens=where)
+
+
+def _vector(module: nn.Module, name: str, size: int) -> jax.Array:
+    """Declares a norm's weight [D]; zero, since norms multiply by 1 + weight."""
+    init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+    return cast(jax.Array, module.param(name, init, (size,), jnp.float32))
+
+
+def forward(
+    model: Gemma2,
+    params: dict[str, Any],
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    cache: Sequence[CacheSegment] = (),
+) -> tuple[jax.Array, CacheSegment]:
+    """`Gemma2.__call__` as a function of plain parameters."""
+    return cast(Any, model.apply({"params": params}, tokens, positions, segments, cache))
 
 
 def init_params(config: Gemma2Config, key: jax.Array) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def token_logprobs(
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     B, T, D = hidden.shape
-    if T <= chunk:
+    if chunk >= T:
         return logprobs(hidden, targets)
     pad = -T % chunk
     hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, -1, chunk, D).swapaxes(0, 1)

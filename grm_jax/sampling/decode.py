@@ -3,6 +3,7 @@
 Letters: B prompts, k samples a prompt, R = B * k rows, P prompt length (padded), S new tokens (at most), D model width.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import struct
 
 from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, Gemma2
+from grm_jax.model.gemma2 import CacheSegment, Gemma2, forward
 from grm_jax.model.heads import next_token_logits
 from grm_jax.sampling.policy import SamplingPolicy, next_token
 
@@ -49,7 +50,7 @@ class Generation:
 def prefill(model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array) -> Prefilled:
     """Computes prompts [B, P] int32, right-padded, of the given lengths [B]. Pure; see `Sampler` for the jitted form."""
     inside = jnp.arange(tokens.shape[1], dtype=jnp.int32) < lengths[:, None]
-    hidden, segment = model.apply({"params": params}, tokens, segments=inside.astype(jnp.int32))
+    hidden, segment = forward(model, params, tokens, segments=inside.astype(jnp.int32))
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     return Prefilled(segment=segment, hidden=last, lengths=lengths)
 
@@ -138,8 +139,8 @@ def decode(
     def step(carry: tuple[Generation, jax.Array, CacheSegment]) -> tuple[Generation, jax.Array, CacheSegment]:
         out, token, generated = carry
         position = start + out.steps - 1
-        hidden, new = model.apply(
-            {"params": params}, token[:, None], position[:, None], jnp.ones((R, 1), jnp.int32),
+        hidden, new = forward(
+            model, params, token[:, None], position[:, None], jnp.ones((R, 1), jnp.int32),
             (prompts.segment, generated),
         )  # fmt: skip
         token, logprob = draw(hidden[:, 0], out.steps)
@@ -158,7 +159,6 @@ def decode(
     )
     token, logprob = draw(jnp.repeat(prompts.hidden, k, axis=0), jnp.int32(0))
     out = record(out, token, logprob, active)
-    cache = cache.replace(tokens=jax.tree.map(jnp.zeros_like, cache.tokens))
+    cache = dataclasses.replace(cache, tokens=jax.tree.map(jnp.zeros_like, cache.tokens))
     out, _, cache = jax.lax.while_loop(unfinished, step, (out, token, cache))
     return out, cache
-

@@ -17,7 +17,6 @@ from grm_jax.model.gemma2 import CacheSegment, Gemma2, unroll
 from grm_jax.sampling.decode import decode, empty_segment, prefill
 from grm_jax.sampling.policy import SamplingPolicy
 
-
 _PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
 
 
@@ -138,5 +137,3 @@ class Sampler:
         if cache is None or cache.tokens.segments.shape[0] != rows:
             cache = empty_segment(self._model, rows, self._max_new, self._dtype)
         return cache
-
-

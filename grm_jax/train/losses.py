@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grm_jax.model.gemma2 import Gemma2
+from grm_jax.model.gemma2 import Gemma2, forward
 from grm_jax.model.heads import token_logprobs
 
 Batch = dict[str, jax.Array]
@@ -22,6 +22,6 @@ def sft_loss(model: Gemma2, params: dict[str, Any], batch: Batch) -> tuple[jax.A
     Returns:
         The weighted sum in nats, and the sum of weights; both float32 scalars.
     """
-    hidden, _ = model.apply({"params": params}, batch["tokens"], batch["positions"], batch["segments"])
+    hidden, _ = forward(model, params, batch["tokens"], batch["positions"], batch["segments"])
     logprobs = token_logprobs(hidden, params["embedding"], batch["targets"], model.config)
     return -jnp.sum(logprobs * batch["weights"]), jnp.sum(batch["weights"])
