@@ -5,7 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grm_jax.data.records import Item, Judgement
+    from grm_jax.data.records import Item
     from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
 
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
         folder.add_items(items)
         _sample(judge, folder, items, args.k, args.seed)
-        judgements = _vote(folder, args.vote, args.k)
+        judgements = folder.write_judgements(policy=args.vote, k=args.k)
     ids = {item.id for item in items}
     outcomes = Counter[str]()
     for judgement in judgements:
@@ -110,21 +110,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{unfit + skipped} not judged: {skipped} malformed lines, {unfit} prompts too long")
     print(f"wrote {folder.path / _JUDGEMENTS}; see `grm report {args.output}`")
     return EXIT_UNJUDGED if unfit or skipped else EXIT_OK
-
-
-def _vote(folder: "RunFolder", policy: str, k: int) -> "list[Judgement]":
-    """Votes over the first k samples of every item of the run, and writes the judgements.
-
-    Items of an earlier command, for which fewer samples were asked, are voted on with those that they have.
-    """
-    from grm_jax.data.jsonl import write_jsonl
-    from grm_jax.data.records import judgement_to_json
-    from grm_jax.judge.voting import vote
-
-    stored = [entry.judgement for entry in folder.judged()]
-    judgements = [vote(each, policy=policy, k=min(k, len(each.samples)) or None) for each in stored]
-    write_jsonl(folder.path / _JUDGEMENTS, map(judgement_to_json, judgements))
-    return judgements
 
 
 def _sample(judge: "Judge", folder: "RunFolder", items: "list[Item]", k: int, seed: int) -> None:

@@ -2,24 +2,23 @@
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, item_from_json
+from grm_jax.data.records import Item, Judgement, Sample, item_from_json
 from grm_jax.errors import UserError
+from grm_jax.judge.loading import JudgeModel, load_model
 from grm_jax.judge.orders import order, unshuffle
-from grm_jax.judge.voting import decide
+from grm_jax.judge.voting import decide, unvoted
+from grm_jax.judge.voting import vote as revote
 from grm_jax.keys import stream_key
-from grm_jax.model.config import Gemma2Config
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.sampler import Completion, Request, Sampler
 from grm_jax.text.parser import parse_critique
-from grm_jax.text.template import Prompt, PromptTooLong, Template, encode_prompt
-from grm_jax.text.tokenizer import Tokenizer
+from grm_jax.text.template import Prompt, PromptTooLong, encode_prompt
 
 DEFAULT_MAX_NEW = 1024
 
@@ -38,19 +37,15 @@ class Judge:
 
     def __init__(
         self,
-        name: str,
-        config: Gemma2Config,
-        params: dict[str, Any],
-        tokenizer: Tokenizer,
-        template: Template,
+        model: JudgeModel,
         *,
         policy: SamplingPolicy | None = None,
         max_new: int | None = None,
         rows: int = 64,
-        dtype: Any = None,
     ):
-        """Prepares a judge; see the class for the arguments, and `Sampler` for rows and dtype."""
-        self.name, self.config, self.template = name, config, template
+        """Prepares a judge; `rows` critiques are decoded together, at most."""
+        config = model.config
+        self.name, self.config, self.template = model.name, config, model.template
         self.policy = policy or SamplingPolicy()
         self.max_new = min(DEFAULT_MAX_NEW, config.max_length // 2) if max_new is None else max_new
         if not 0 < self.max_new < config.max_length:
@@ -59,27 +54,30 @@ class Judge:
                 f"max_new is {max_new}; it must be positive and below the model's context of {limit} tokens"
             )
         self.prompt_limit = config.max_length - self.max_new
-        self._tokenizer = tokenizer
-        self._dtype = str(np.dtype(dtype or params["embedding"].dtype))
+        self._tokenizer = model.tokenizer
+        self._dtype = str(model.params["embedding"].dtype)
         self._sampler = Sampler(
             config,
-            params,
+            model.params,
             policy=self.policy,
             max_new=self.max_new,
-            stop_ids=tokenizer.stop_ids,
+            stop_ids=model.tokenizer.stop_ids,
             rows=rows,
-            dtype=dtype,
         )
 
     @classmethod
-    def load(cls, model: str | Path = "tiny", **settings: Any) -> "Judge":
-        """Loads "tiny" or a model folder.
-
-        Settings: template, policy, max_new, rows, dtype; see `loading.load_judge`, which also says what is raised.
-        """
-        from grm_jax.judge.loading import load_judge
-
-        return load_judge(model, **settings)
+    def load(
+        cls,
+        model: str | Path = "tiny",
+        *,
+        template: str | Path | None = None,
+        dtype: str | None = None,
+        policy: SamplingPolicy | None = None,
+        max_new: int | None = None,
+        rows: int = 64,
+    ) -> "Judge":
+        """Loads "tiny" or a model folder; see `loading.load_model` for the arguments of loading and what is raised."""
+        return cls(load_model(model, template=template, dtype=dtype), policy=policy, max_new=max_new, rows=rows)
 
     def score(
         self,
@@ -121,16 +119,13 @@ class Judge:
         decide((), policy=vote, seed=seed, item_id="")  # an unknown vote is refused before time is spent
         start = time.perf_counter()
         samples: list[list[Sample]] = [[] for _ in items]
-        too_long: dict[int, PromptTooLong] = {}
         for i, result in self.sample([(item, range(k)) for item in items], seed):
-            if isinstance(result, PromptTooLong):
-                too_long[i] = result
-            else:
+            if not isinstance(result, PromptTooLong):
                 samples[i] += result
-        seconds = (time.perf_counter() - start) / max(len(items), 1)
+        about: Any = {"model": self.name, "template": self._template_name, "seed": seed}
+        about["seconds"] = (time.perf_counter() - start) / max(len(items), 1)
         return [
-            self.judgement(item, samples[i], k=k, seed=seed, vote=vote, too_long=i in too_long, seconds=seconds)
-            for i, item in enumerate(items)
+            revote(unvoted(item.id, found, **about), policy=vote) for item, found in zip(items, samples, strict=True)
         ]
 
     def sample(
@@ -169,35 +164,6 @@ class Judge:
             i, shown, indices = owners[number]
             drawn = zip(indices, completions, strict=True)
             yield i, [self._read(index, shown, completion, seed) for index, completion in drawn]
-
-    def judgement(
-        self,
-        item: Item,
-        samples: Sequence[Sample],
-        *,
-        k: int,
-        seed: int,
-        vote: str = "sum",
-        too_long: bool = False,
-        seconds: float | None = None,
-    ) -> Judgement:
-        """Votes over the samples of one item."""
-        samples = tuple(sorted(samples, key=lambda sample: sample.index))
-        verdict = decide(samples, policy=vote, seed=seed, item_id=item.id)
-        return Judgement(
-            id=item.id,
-            scores=verdict.scores,
-            best=verdict.best,
-            ranking=verdict.ranking,
-            k=len(samples),
-            vote=vote,
-            samples=samples,
-            outcomes={PROMPT_TOO_LONG: k} if too_long else dict(Counter(sample.outcome for sample in samples)),
-            model=self.name,
-            template=self._template_name,
-            seed=seed,
-            seconds=seconds,
-        )
 
     def identity(self, seed: int) -> dict[str, Any]:
         """All that a sample depends on besides its item: what a store of samples must not mix."""

@@ -1,5 +1,6 @@
-"""From a model folder to a judge."""
+"""From a model folder to what a judge is made of."""
 
+import dataclasses
 import importlib.resources
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,28 @@ import jax
 
 from grm_jax.checkpoints.folder import fingerprint, leaves, load_params
 from grm_jax.errors import UserError
-from grm_jax.judge.judge import Judge
-from grm_jax.text.template import load_template
-from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
+from grm_jax.model.config import Gemma2Config
+from grm_jax.text.template import Template, load_template
+from grm_jax.text.tokenizer import Tokenizer, check_tokenizer, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeModel:
+    """What a judge is made of.
+
+    Attributes:
+        name: folder and fingerprint, as judgements name it.
+        config: the model's shape.
+        params: stacked parameters of the type to compute in, as numpy arrays.
+        tokenizer: it fits the model.
+        template: the prompt's wording.
+    """
+
+    name: str
+    config: Gemma2Config
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+    template: Template
 
 
 def model_folder(model: str | Path) -> Path:
@@ -27,19 +47,18 @@ def model_folder(model: str | Path) -> Path:
     return path
 
 
-def load_judge(
-    model: str | Path = "tiny", *, template: str | Path | None = None, dtype: str | None = None, **settings: Any
-) -> Judge:
-    """Loads a judge.
+def load_model(
+    model: str | Path = "tiny", *, template: str | Path | None = None, dtype: str | None = None
+) -> JudgeModel:
+    """Loads what a judge is made of.
 
     Args:
         model: "tiny", or a model folder with its tokenizer.
         template: a template's name or file; default: the folder's own template.toml, else "grm".
         dtype: "float32" or "bfloat16"; default: float32 on CPU, bfloat16 on accelerators.
-        **settings: policy, max_new, rows; see `Judge`.
 
     Raises:
-        UserError: a folder that cannot be read, a tokenizer that does not fit the model, or a setting out of range.
+        UserError: a folder that cannot be read, or a tokenizer that does not fit the model.
     """
     folder = model_folder(model)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
@@ -51,4 +70,4 @@ def load_judge(
     chosen = load_template(template or (own if own.is_file() else "grm"))
     name = f"{folder.resolve().name}@{fingerprint(folder)}"
     config, params = load_params(folder, dtype=dtype)
-    return Judge(name, config, params, tokenizer, chosen, dtype=dtype, **settings)
+    return JudgeModel(name, config, params, tokenizer, chosen)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from grm_jax.data import fields
 from grm_jax.data.jsonl import dump_line, parse_line, write_jsonl
-from grm_jax.data.records import PROMPT_TOO_LONG, Item, Sample, judgement_to_json, sample_to_json
+from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, judgement_to_json, sample_to_json
 from grm_jax.errors import UserError
 from grm_jax.judge.append_log import AppendLog
 from grm_jax.judge.run_store import ITEMS, SAMPLES, ItemFacts, Judged, RunStore, item_facts, item_line, load_store
@@ -119,13 +119,16 @@ class RunFolder:
             self._store.too_long.add(item_id)
 
     def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> list[Judged]:
-        """Votes on every item that has an outcome; arguments as for `voting.vote`."""
+        """Votes on every item that has an outcome; one with fewer than k samples on all it has. Arguments: `voting.vote`."""
         return self._store.judged(self._identity, policy=policy, k=k, k_meta=k_meta)
 
-    def write_judgements(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> None:
-        """Writes `judgements.jsonl` from the store, all or nothing; arguments as for `voting.vote`."""
-        judged = self.judged(policy=policy, k=k, k_meta=k_meta)
-        write_jsonl(self.path / _JUDGEMENTS, (judgement_to_json(entry.judgement) for entry in judged))
+    def write_judgements(
+        self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None
+    ) -> list[Judgement]:
+        """Writes `judgements.jsonl` from the store, all or nothing, and returns the judgements; arguments as for `judged`."""
+        judgements = [entry.judgement for entry in self.judged(policy=policy, k=k, k_meta=k_meta)]
+        write_jsonl(self.path / _JUDGEMENTS, map(judgement_to_json, judgements))
+        return judgements
 
     def close(self) -> None:
         """Closes the files and lets another process in."""

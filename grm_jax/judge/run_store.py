@@ -13,7 +13,7 @@ from grm_jax.data import fields
 from grm_jax.data.jsonl import dump_line
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, item_to_json, read_label, sample_from_json
 from grm_jax.judge.append_log import read_log
-from grm_jax.judge.voting import vote
+from grm_jax.judge.voting import unvoted, vote
 from grm_jax.keys import digest
 
 ITEMS = "items.jsonl"
@@ -52,26 +52,17 @@ class RunStore:
     def judged(
         self, identity: Mapping[str, Any], *, policy: str = "sum", k: int | None = None, k_meta: int | None = None
     ) -> list[Judged]:
-        """Votes on every item that has an outcome, in the order of the items."""
+        """Votes on every item that has an outcome, in the order of the items; one with fewer than k samples on all it has."""
         judged = []
         for item_id, facts in self.items.items():
-            samples = tuple(sample for _, sample in sorted(self.samples.get(item_id, {}).items()))
+            samples = self.samples.get(item_id, {}).values()
             if not samples and item_id not in self.too_long:
                 continue
-            unvoted = Judgement(
-                id=item_id,
-                scores=None,
-                best=None,
-                ranking=(),
-                k=0,
-                vote=policy,
-                samples=samples,
-                outcomes={} if samples else {PROMPT_TOO_LONG: 1},
-                model=str(identity["model"]),
-                template=str(identity["template"]),
-                seed=identity["seed"],
+            judgement = unvoted(
+                item_id, tuple(samples), model=identity["model"], template=identity["template"], seed=identity["seed"]
             )
-            judgement = vote(unvoted, policy=policy, k=k, k_meta=k_meta)
+            first = min(k, len(samples)) if k and samples else None
+            judgement = vote(judgement, policy=policy, k=first, k_meta=k_meta)
             judged.append(Judged(judgement, facts.n, facts.label, facts.domain))
         return judged
 

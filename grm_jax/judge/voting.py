@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grm_jax.data.records import Judgement, Sample
+from grm_jax.data.records import PROMPT_TOO_LONG, Judgement, Sample
 from grm_jax.errors import UserError
 from grm_jax.keys import generator
 
@@ -60,6 +60,26 @@ def vote(judgement: Judgement, *, policy: str = "sum", k: int | None = None, k_m
         k=len(voters),
         vote=policy,
         outcomes=outcomes,
+    )
+
+
+def unvoted(
+    item_id: str, samples: Sequence[Sample], *, model: str, template: str, seed: int, seconds: float | None = None
+) -> Judgement:
+    """Returns the judgement of an item before any vote. An item without samples is one whose prompt was too long."""
+    return Judgement(
+        id=item_id,
+        scores=None,
+        best=None,
+        ranking=(),
+        k=0,
+        vote="",
+        samples=tuple(sorted(samples, key=lambda sample: sample.index)),
+        outcomes={} if samples else {PROMPT_TOO_LONG: 1},
+        model=model,
+        template=template,
+        seed=seed,
+        seconds=seconds,
     )
 
 

@@ -68,26 +68,24 @@ class Sampler:
         max_new: int,
         stop_ids: frozenset[int],
         rows: int = 64,
-        dtype: Any = None,
     ):
         """Prepares a sampler.
 
         Args:
             config: the model's shape.
-            params: stacked parameters, numpy or jax.
+            params: stacked parameters, numpy or jax, of the type to compute in.
             policy: how tokens are drawn.
             max_new: tokens a sample, at most.
             stop_ids: tokens that end a sample.
             rows: how many samples are decoded together, at most.
-            dtype: of the computation; None computes in the parameters' own.
         """
         # A scan would copy each layer's weights at every token on CPU; elsewhere it compiles faster and costs no memory.
         unrolled = jax.default_backend() == "cpu"
-        model = Gemma2(config, dtype=dtype, unrolled=unrolled)
+        model = Gemma2(config, unrolled=unrolled)
         params = jax.tree.map(jnp.asarray, params)
         self._params = jax.jit(unroll)(params) if unrolled else params
         self._model, self._max_new, self.rows = model, max_new, rows
-        self._dtype = jnp.dtype(dtype or params["embedding"].dtype)
+        self._dtype = params["embedding"].dtype
         self._prefill = jax.jit(functools.partial(prefill, model))
         self._decode = jax.jit(
             functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="cache"

@@ -15,6 +15,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge import loading
 from grm_jax.judge.judge import Judge
 from grm_jax.judge.orders import order
+from grm_jax.judge.voting import decide
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.text.sentencepiece_training import train_sentencepiece
 from grm_jax.text.template import PromptTooLong
@@ -128,7 +129,7 @@ def test_votes_are_taken_again_without_a_model(judge, judge_folder, scripted):
     votes = {policy: grm_jax.vote(judgement, policy=policy) for policy in ("sum", "mean", "majority", "rank")}
     assert votes["sum"] == dataclasses.replace(judgement, seconds=votes["sum"].seconds)
     for policy, again in votes.items():
-        direct = judge.judgement(item("x"), judgement.samples, k=4, seed=0, vote=policy)
+        direct = decide(judgement.samples, policy=policy, seed=0, item_id="x")
         assert (again.scores, again.ranking) == (direct.scores, direct.ranking)
     first = grm_jax.vote(judgement, k=1)
     assert first.scores == judgement.samples[0].scores
@@ -155,7 +156,7 @@ def test_a_prompt_that_does_not_fit_is_an_outcome_and_harms_no_other(judge):
     long = item("long", "word " * 600, "other")
     alone = judge.score_batch([item("short")], 4)[0]
     judgement, short = judge.score_batch([long, item("short")], 4)
-    assert (judgement.outcomes, judgement.scores, judgement.best) == ({"prompt_too_long": 4}, None, None)
+    assert (judgement.outcomes, judgement.scores, judgement.best) == ({"prompt_too_long": 1}, None, None)
     assert (judgement.samples, judgement.ranking) == ((), ())
     assert facts(short.samples) == facts(alone.samples)
     [(place, refusal)] = judge.sample([(long, range(3))], 0)
