@@ -76,3 +76,12 @@ def test_missing_fields_are_named():
 
 def test_config_is_hashable_and_equal_by_value():
     assert len({PRESETS["2b"], Gemma2Config(**vars(PRESETS["2b"]))}) == 1
+
+
+def test_the_tiny_preset_is_the_shipped_configuration():
+    from pathlib import Path
+
+    from grm_jax.cli import configure
+
+    configure.load([str(Path(__file__).parents[2] / "configs" / "models" / "tiny.gin")], [])
+    assert configure.make(Gemma2Config) == PRESETS["tiny"]
