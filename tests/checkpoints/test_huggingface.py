@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -22,6 +23,7 @@ import grm_jax.checkpoints.safetensors_io as safetensors_io
 from grm_jax.checkpoints.huggingface import load_hugging_face, save_hugging_face
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gemma2 import abstract_params
 
 
 def flat(params):
@@ -195,3 +197,14 @@ def test_saved_bytes_do_not_depend_on_memory_layout(tmp_path):
     params["embedding"] = np.asfortranarray(random_array(params["embedding"].shape, "float32", "layout"))
     save_hugging_face(tmp_path / "out", SMALL, params)
     np.testing.assert_array_equal(read_back(tmp_path / "out")["model.embed_tokens.weight"], params["embedding"])
+
+
+def test_written_files_follow_the_umask(tmp_path):
+    config = Gemma2Config(
+        vocab_size=8, model_dim=4, mlp_dim=4, num_layers=2, num_heads=1, num_kv_heads=1, head_dim=2, max_length=16
+    )
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_params(config))
+    (tmp_path / "other").touch()
+    save_hugging_face(tmp_path / "model", config, params)
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
