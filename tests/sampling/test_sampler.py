@@ -33,11 +33,11 @@ def texts(requests, **kwargs):
 
 @pytest.mark.parametrize("policy", [SamplingPolicy(1.0), SamplingPolicy(0.5, top_p=0.9)], ids=["plain", "top_p"])
 def test_a_sample_is_the_same_alone_in_any_batch_and_with_any_k(policy):
-    together = texts([request(item, range(6)) for item in range(8)], policy=policy)
-    for item in range(8):
+    together = texts([request(item, range(6)) for item in range(5)], policy=policy)
+    for item in range(5):
         assert texts([request(item, [4])], policy=policy) == [[together[item][4]]]
         assert texts([request(item, range(3))], policy=policy) == [together[item][:3]]
-    reversed_and_small = texts([request(item, range(6)) for item in reversed(range(8))], rows=7, policy=policy)
+    reversed_and_small = texts([request(item, range(6)) for item in reversed(range(5))], rows=7, policy=policy)
     assert reversed_and_small == together[::-1]
 
 
