@@ -65,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
     protocol = Protocol(
         vote=args.vote, k_meta=args.k_meta, ties=args.ties, failures=args.failures, subsets=args.subsets
     )
-    ks = _ks(args.k, min((len(e.judgement.samples) for e in judged if e.judgement.samples), default=1))
+    counts = [len(entry.judgement.samples) for entry in judged if entry.judgement.samples] or [1]
+    if args.k is None and min(counts) < max(counts):
+        note = f"items have {min(counts)} to {max(counts)} samples: the table stops at {min(counts)}; run `grm judge` to the end"
+        print(f"{args.folder}: {note}", file=sys.stderr)
+    ks = _ks(args.k, min(counts))
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):

@@ -41,7 +41,6 @@ from grm_jax import keys
 from grm_jax.errors import UserError
 
 CONTROLS = frozenset({"bos", "start_of_turn", "end_of_turn"})
-FIELDS = frozenset({"role", "content", "principle", "reference"})
 
 # Block: the placeholders it must show, and those it may show. A block with a field it must show cannot lose that field.
 _BLOCKS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
