@@ -21,7 +21,9 @@ PROMPT_TOO_LONG = "prompt_too_long"
 """The outcome of an item that was never sampled."""
 
 _BIG = 2**64 - 1
-_ITEM_KEYS = ("id", "prompt", "conversation", "responses", "label", "reference", "principles", "domain", "meta")
+_ITEM_KEYS = (
+    "id", "prompt", "conversation", "responses", "label", "strength", "reference", "principles", "domain", "meta",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,15 @@ class Turn:
 class Item:
     """A conversation and the n >= 1 responses to judge.
 
-    `label` is the index of the best response; for n = 1 a score in 0..10. `principles` are given ones. `meta` is the
-    user's own and never read.
+    `label` is the index of the best response; for n = 1 a score in 0..10. `strength` says how much the best is
+    preferred: 1 slightly, 2 clearly, 3 much better. `principles` are given ones. `meta` is the user's own and never read.
     """
 
     id: str
     conversation: tuple[Turn, ...]
     responses: tuple[str, ...]
     label: int | float | None = None
+    strength: int | None = None
     reference: str | None = None
     principles: tuple[str, ...] = ()
     domain: str | None = None
@@ -105,11 +108,16 @@ def item_from_json(obj: Any, where: str) -> Item:
     responses = fields.read_texts(obj["responses"], where, "responses")
     if not responses:
         fail(where, "responses", "is empty", "give at least one response")
+    label = read_label(obj.get("label"), len(responses), where)
+    strength = None if obj.get("strength") is None else fields.read_integer(obj["strength"], where, "strength", 1, 3)
+    if strength is not None and (label is None or len(responses) == 1):
+        fail(where, "strength", "belongs to a label that names the best response", "add the label or remove it")
     return Item(
         id=fields.read_name(obj["id"], where, "id"),
-        conversation=_conversation(obj, where),
+        conversation=read_conversation(obj, where),
         responses=responses,
-        label=read_label(obj.get("label"), len(responses), where),
+        label=label,
+        strength=strength,
         reference=fields.read_optional(fields.read_text, obj.get("reference"), where, "reference"),
         principles=fields.read_optional(fields.read_texts, obj.get("principles"), where, "principles") or (),
         domain=fields.read_optional(fields.read_text, obj.get("domain"), where, "domain"),
@@ -121,6 +129,7 @@ def item_to_json(item: Item) -> dict[str, Any]:
     """Writes an item as a JSON object; fields that hold nothing are left out."""
     optional = {
         "label": item.label,
+        "strength": item.strength,
         "reference": item.reference,
         "principles": list(item.principles) or None,
         "domain": item.domain,
@@ -141,6 +150,29 @@ def read_label(value: Any, n: int, where: str) -> int | float | None:
     if n == 1:
         return fields.read_number(value, where, "label", 0, 10)
     return fields.read_integer(value, where, "label", 0, n - 1)
+
+
+def read_conversation(obj: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
+    """Returns the turns of an object that has either `conversation` or `prompt`, which is one user turn.
+
+    Raises:
+        UserError: "WHERE: field: what is wrong; what to do".
+    """
+    if ("prompt" in obj) == ("conversation" in obj):
+        problem = "both are given" if "prompt" in obj else "missing"
+        fail(where, "prompt or conversation", problem, "give exactly one of the two")
+    if "prompt" in obj:
+        return (Turn("user", fields.read_text(obj["prompt"], where, "prompt")),)
+    turns = []
+    for i, turn in enumerate(fields.read_array(obj["conversation"], where, "conversation")):
+        name = f"conversation[{i}]"
+        turn = fields.read_object(turn, where, name)
+        _check_every_field(turn, Turn, f"{where}: {name}")
+        role = fields.read_choice(turn["role"], ROLES, where, f"{name}.role")
+        turns.append(Turn(role, fields.read_text(turn["content"], where, f"{name}.content")))
+    if not turns:
+        fail(where, "conversation", "is empty", "give at least one turn")
+    return tuple(turns)
 
 
 def sample_from_json(obj: Any, where: str) -> Sample:
@@ -214,24 +246,6 @@ def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
 def _check_every_field(obj: Mapping[str, Any], record: type, where: str) -> None:
     names = [field.name for field in dataclasses.fields(record)]
     fields.check_keys(obj, names, names, where, "remove it")
-
-
-def _conversation(obj: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
-    if ("prompt" in obj) == ("conversation" in obj):
-        problem = "both are given" if "prompt" in obj else "missing"
-        fail(where, "prompt or conversation", problem, "give exactly one of the two")
-    if "prompt" in obj:
-        return (Turn("user", fields.read_text(obj["prompt"], where, "prompt")),)
-    turns = []
-    for i, turn in enumerate(fields.read_array(obj["conversation"], where, "conversation")):
-        name = f"conversation[{i}]"
-        turn = fields.read_object(turn, where, name)
-        _check_every_field(turn, Turn, f"{where}: {name}")
-        role = fields.read_choice(turn["role"], ROLES, where, f"{name}.role")
-        turns.append(Turn(role, fields.read_text(turn["content"], where, f"{name}.content")))
-    if not turns:
-        fail(where, "conversation", "is empty", "give at least one turn")
-    return tuple(turns)
 
 
 def _principles(value: Any, where: str) -> tuple[Principle, ...]:

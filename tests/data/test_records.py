@@ -34,12 +34,14 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @st.composite
 def items(draw):
     responses = draw(st.lists(texts, min_size=1, max_size=5))
-    label = st.integers(0, len(responses) - 1) if len(responses) > 1 else st.floats(0, 10)
+    label = draw(st.none() | (st.integers(0, len(responses) - 1) if len(responses) > 1 else st.floats(0, 10)))
+    strength = st.none() if label is None or len(responses) == 1 else st.none() | st.integers(1, 3)
     return Item(
         id=draw(texts.filter(bool)),
         conversation=tuple(draw(st.lists(st.builds(Turn, st.sampled_from(ROLES), texts), min_size=1, max_size=4))),
         responses=tuple(responses),
-        label=draw(st.none() | label),
+        label=label,
+        strength=draw(strength),
         reference=draw(st.none() | texts),
         principles=tuple(draw(st.lists(texts, max_size=3))),
         domain=draw(st.none() | texts),
@@ -126,6 +128,9 @@ BAD_ITEMS = [
     ({"responses": ["a"], "prompt": "p"}, "id: missing"),
     ({**GOOD, "id": 7}, "id: must be a string, found a number"),
     ({**GOOD, "id": ""}, "id: is empty"),
+    ({**GOOD, "strength": 4}, "strength: 4 is out of range; use 1..3"),
+    ({**GOOD, "label": None, "strength": 1}, "strength: belongs to a label"),
+    ({**GOOD, "responses": ["4"], "label": 3, "strength": 1}, "strength: belongs to a label"),
     ({"id": "a", "responses": ["x"]}, "prompt or conversation: missing"),
     ({**GOOD, "conversation": []}, "prompt or conversation: both are given"),
     ({"id": "a", "conversation": [], "responses": ["x"]}, "conversation: is empty"),
