@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.checkpoints.huggingface import save_hugging_face
     from grm_jax.cli.progress import bar
     from grm_jax.data.arena.corpus import corpus, pieces
-    from grm_jax.data.critiques import ArenaCritiques, packed_batches
+    from grm_jax.data.critiques import ArenaCritiques
+    from grm_jax.data.packing import packed_batches
     from grm_jax.judge.loading import model_folder
     from grm_jax.model.config import Gemma2Config
     from grm_jax.model.gemma2 import init_params

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from grm_jax.cli import main
-from grm_jax.data.critiques import ArenaCritiques, encode_example, packed_batches
+from grm_jax.data.critiques import ArenaCritiques
+from grm_jax.data.examples import encode_example
+from grm_jax.data.packing import packed_batches
 from grm_jax.errors import UserError
 from grm_jax.judge.judge import Judge
 from grm_jax.keys import generator
