@@ -16,6 +16,7 @@ import gin
 
 from grm_jax.data.arena.oracle import Noise
 from grm_jax.data.critiques import ArenaCritiques
+from grm_jax.data.mixture import SftData
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.sampling.policy import SamplingPolicy
@@ -35,7 +36,7 @@ class ArenaTokenizer:
     seed: int = 0
 
 
-_CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, ArenaCritiques, ArenaTokenizer, Noise)
+_CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, ArenaCritiques, ArenaTokenizer, Noise, SftData)
 _registered = {cls: gin.external_configurable(cls, name=cls.__name__, module="grm_jax") for cls in _CONFIGURABLE}
 _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last, for messages; later ones win
 

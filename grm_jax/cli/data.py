@@ -3,20 +3,24 @@
 import argparse
 from typing import Any
 
-_EPILOG = """\
-example:
-  grm data arena --split test --count 200 --seed 0 --output items.jsonl"""
+_ARENA = "  grm data arena --split test --count 200 --seed 0 --output items.jsonl"
+_CONVERT = "  grm data convert --from hf:NCSOFT/offsetbias --layout offsetbias --output items.jsonl"
+_CONVERT_DESCRIPTION = """\
+Writes the items of a preference set. SPEC is a .jsonl, .jsonl.gz, .json or .parquet file, a folder of .parquet files,
+tfds:NAME[:SPLIT][@DATA_DIR] or hf:ID[/DATA_DIR][@REVISION][:SPLIT]. Records without a unique best response are left out
+and counted; docs/data.md lists the layouts."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser(
-        "data", help="make data sets", description="Makes data sets.", epilog=_EPILOG, formatter_class=raw
-    )
+        "data", help="make data sets", description="Makes data sets.",
+        epilog=f"examples:\n{_ARENA}\n{_CONVERT}", formatter_class=raw,
+    )  # fmt: skip
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     arena = kinds.add_parser(
-        "arena", help="items of the synthetic preference world", epilog=_EPILOG, formatter_class=raw,
+        "arena", help="items of the synthetic preference world", epilog=f"example:\n{_ARENA}", formatter_class=raw,
         description="Writes labelled items of the arena, a world where the right answer and every fault are known.",
     )  # fmt: skip
     arena.add_argument("--split", required=True, help="train, valid or test")
@@ -24,10 +28,18 @@ def add_parser(subparsers: Any) -> None:
     arena.add_argument("--seed", type=int, default=0, help="of the items (default: 0)")
     arena.add_argument("--families", help="seen, held_out or all (default: seen in train, all in valid and test)")
     arena.add_argument("--output", required=True, metavar="FILE", help="JSONL file")
-    arena.set_defaults(run=run)
+    arena.set_defaults(run=run_arena)
+    convert = kinds.add_parser(
+        "convert", help="items of a preference set", epilog=f"example:\n{_CONVERT}", formatter_class=raw,
+        description=_CONVERT_DESCRIPTION,
+    )  # fmt: skip
+    convert.add_argument("--from", dest="source", required=True, metavar="SPEC", help="where the rows are")
+    convert.add_argument("--layout", required=True, help="of the rows, such as skywork")
+    convert.add_argument("--output", required=True, metavar="FILE", help="JSONL file")
+    convert.set_defaults(run=run_convert)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_arena(args: argparse.Namespace) -> int:
     """Writes the items; returns 0."""
     from grm_jax.cli.outputs import check_file
     from grm_jax.data.arena.world import items
@@ -39,4 +51,40 @@ def run(args: argparse.Namespace) -> int:
     check_file("--output", args.output)
     write_jsonl(args.output, items(args.split, args.count, args.seed, args.families))
     print(f"wrote {args.count} items to {args.output}")
+    return 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Writes the items; returns 0."""
+    from collections import Counter
+    from collections.abc import Iterator
+
+    from grm_jax.cli.outputs import check_file
+    from grm_jax.data import fields
+    from grm_jax.data.jsonl import write_jsonl
+    from grm_jax.data.layouts import LAYOUTS
+    from grm_jax.data.preferences import items_from_source
+    from grm_jax.data.records import item_to_json
+    from grm_jax.data.sources import open_source
+    from grm_jax.errors import UserError
+
+    fields.read_choice(args.layout, LAYOUTS, "grm data convert", "--layout")
+    check_file("--output", args.output)
+    source = open_source(args.source)
+    dropped: Counter[str] = Counter()
+    written = 0
+
+    def objects() -> Iterator[dict[str, Any]]:
+        nonlocal written
+        for item in items_from_source(source, args.layout, dropped):
+            written += 1
+            yield item_to_json(item)
+        if not written:
+            raise UserError(f"{args.source}: no record has a unique best response; check --layout")
+
+    write_jsonl(args.output, objects())
+    print(f"wrote {written} items to {args.output}")
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+        print(f"left out {dropped.total()} of {written + dropped.total()}: {reasons}")
     return 0

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--k", type=int, default=8, help="critiques an item (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of orders and samples (default: 0)")
     parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank (default: sum)")
-    parser.add_argument("--layout", default="items", help="of the input: items or judgebench (default: items)")
+    parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
     sampling = parser.add_argument_group("sampling")

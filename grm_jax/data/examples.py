@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.data import fields
-from grm_jax.data.records import ROLES, Turn, read_conversation
+from grm_jax.data.records import Turn, read_conversation, read_messages
 from grm_jax.text.template import PromptTooLong, encode_prompt
 from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import END_OF_TURN, Tokenizer
@@ -96,23 +96,6 @@ def example_to_json(example: Example) -> dict[str, Any]:
     else:
         obj["completion"] = example.completion
     return obj | ({"meta": dict(example.meta)} if example.meta else {})
-
-
-def read_messages(value: Any, where: str, name: str) -> tuple[Turn, ...]:
-    """Returns chat messages, [{role, content, ...}], as turns; what else a message holds is not read.
-
-    Raises:
-        UserError: "WHERE: field: what is wrong; what to do".
-    """
-    turns = []
-    for i, message in enumerate(fields.read_array(value, where, name)):
-        message = fields.read_object(message, where, f"{name}[{i}]")
-        fields.check_keys(message, message, ("role", "content"), f"{where}: {name}[{i}]", "")
-        role = fields.read_choice(message["role"], ROLES, where, f"{name}[{i}].role")
-        turns.append(Turn(role, fields.read_text(message["content"], where, f"{name}[{i}].content")))
-    if not turns:
-        fields.fail(where, name, "is empty", "give at least one message")
-    return tuple(turns)
 
 
 def encode_example(example: Example, template: Template, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

@@ -33,14 +33,16 @@ def read_jsonl_items(
     Raises:
         UserError: "FILE:LINE: field: what is wrong; what to do"; or the file cannot be read, or yields no item.
     """
-    fields.read_choice(layout, LAYOUTS, str(path), "layout")
+    table = LAYOUTS[fields.read_choice(layout, LAYOUTS, str(path), "layout")]
+    if table is not None and table.rows > 1:
+        raise UserError(f"{path}: layout {layout} has {table.rows} lines an item; use `grm data convert` first")
     items: list[Item] = []
     first_line: dict[str, int] = {}
     bad = 0
-    for number, line in read_lines(path):
+    for index, (number, line) in enumerate(read_lines(path)):
         where = f"{path}:{number}"
         try:
-            item = item_from_layout(layout, parse_line(line, where), where)
+            item = item_from_layout(layout, parse_line(line, where), where, index)
             if item.id in first_line:
                 problem = f"{fields.show(item.id)} already stands on line {first_line[item.id]}"
                 fields.fail(where, "id", problem, "give each item an id of its own")

@@ -175,6 +175,23 @@ def read_conversation(obj: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def read_messages(value: Any, where: str, name: str) -> tuple[Turn, ...]:
+    """Returns chat messages, [{role, content, ...}], as turns; what else a message holds is not read.
+
+    Raises:
+        UserError: "WHERE: field: what is wrong; what to do".
+    """
+    turns = []
+    for i, message in enumerate(fields.read_array(value, where, name)):
+        message = fields.read_object(message, where, f"{name}[{i}]")
+        fields.check_keys(message, message, ("role", "content"), f"{where}: {name}[{i}]", "")
+        role = fields.read_choice(message["role"], ROLES, where, f"{name}[{i}].role")
+        turns.append(Turn(role, fields.read_text(message["content"], where, f"{name}[{i}].content")))
+    if not turns:
+        fail(where, name, "is empty", "give at least one message")
+    return tuple(turns)
+
+
 def sample_from_json(obj: Any, where: str) -> Sample:
     """Reads one sample, and checks that order, scores and outcome agree.
 
