@@ -18,7 +18,7 @@ from grm_jax.keys import stream_key
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.sampler import Completion, Request, Sampler
 from grm_jax.text.parser import parse_critique
-from grm_jax.text.template import Prompt, PromptTooLong, encode_prompt
+from grm_jax.text.template import Hint, Prompt, PromptTooLong, encode_prompt
 
 DEFAULT_MAX_NEW = 1024
 
@@ -129,20 +129,22 @@ class Judge:
         ]
 
     def sample(
-        self, wanted: Sequence[tuple[Item, Sequence[int]]], seed: int
+        self, wanted: Sequence[tuple[Item, Sequence[int]]], seed: int, *, hint: bool = False
     ) -> Iterator[tuple[int, list[Sample] | PromptTooLong]]:
         """Samples critiques; the stream of results is what a store keeps.
 
         Args:
             wanted: items, each with the indices of the samples to draw.
             seed: of orders and samples.
+            hint: tell the judge each item's label (and strength); such samples are for training, never for a verdict.
 
         Yields:
             (place in `wanted`, some of its samples), or (place, PromptTooLong) once for an item that does not fit.
 
         Raises:
-            UserError: an item that the template cannot show; nothing is sampled then.
+            UserError: an item that the template cannot show, or one without a label to hint at; nothing is sampled then.
         """
+        stream = "hinted critique" if hint else "critique"
         requests: list[Request] = []
         owners: list[tuple[int, tuple[int, ...], list[int]]] = []
         for i, (item, indices) in enumerate(wanted):
@@ -150,14 +152,14 @@ class Judge:
             for index in indices:
                 by_order.setdefault(order(seed, item.id, len(item.responses), index), []).append(index)
             # Orders of one item may differ by a token or two: the item fits when all of them do.
-            prompts = {shown: self._prompt(item, shown) for shown in by_order}
+            prompts = {shown: self._prompt(item, shown, hint) for shown in by_order}
             refused = [prompt for prompt in prompts.values() if isinstance(prompt, PromptTooLong)]
             if refused:
                 yield i, max(refused, key=lambda prompt: prompt.tokens)
                 continue
             for shown, prompt in prompts.items():
                 assert isinstance(prompt, Prompt)
-                keys = np.stack([stream_key("critique", seed, item.id, index) for index in by_order[shown]])
+                keys = np.stack([stream_key(stream, seed, item.id, index) for index in by_order[shown]])
                 requests.append(Request(ids=prompt.ids, keys=keys))
                 owners.append((i, shown, by_order[shown]))
         for number, completions in self._sampler.sample(requests):
@@ -165,8 +167,9 @@ class Judge:
             drawn = zip(indices, completions, strict=True)
             yield i, [self._read(index, shown, completion, seed) for index, completion in drawn]
 
-    def identity(self, seed: int) -> dict[str, Any]:
+    def identity(self, seed: int, *, hint: bool = False) -> dict[str, Any]:
         """All that a sample depends on besides its item: what a store of samples must not mix."""
+        hinted = {"hint": True} if hint else {}
         return {
             "model": self.name,
             "template": self._template_name,
@@ -174,13 +177,14 @@ class Judge:
             "max_new": self.max_new,
             "policy": dataclasses.asdict(self.policy),
             "dtype": self._dtype,
+            **hinted,
         }
 
     @property
     def _template_name(self) -> str:
         return f"{self.template.name}@{self.template.digest}"
 
-    def _prompt(self, item: Item, shown: tuple[int, ...]) -> Prompt | PromptTooLong:
+    def _prompt(self, item: Item, shown: tuple[int, ...], hint: bool) -> Prompt | PromptTooLong:
         try:
             return encode_prompt(
                 self.template,
@@ -189,6 +193,7 @@ class Judge:
                 [item.responses[i] for i in shown],
                 reference=item.reference,
                 principles=item.principles,
+                hint=_hint(item, shown) if hint else None,
                 max_tokens=self.prompt_limit,
             )
         except UserError as error:
@@ -212,3 +217,11 @@ class Judge:
             logprob=float(np.sum(completion.logprobs, dtype=np.float64)),
             seed=seed,
         )
+
+
+def _hint(item: Item, shown: tuple[int, ...]) -> Hint:
+    if item.label is None:
+        raise UserError("has no label to hint at; add it or sample without hints")
+    if len(shown) == 1:
+        return Hint(item.label)
+    return Hint(shown.index(int(item.label)), item.strength)

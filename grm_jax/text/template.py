@@ -14,7 +14,9 @@ from grm_jax.errors import UserError
 from grm_jax.text.template_file import Block, Literal, Template, load_template
 from grm_jax.text.tokenizer import Tokenizer
 
-__all__ = ["Prompt", "PromptTooLong", "Template", "encode_prompt", "load_template"]
+__all__ = ["Hint", "Prompt", "PromptTooLong", "Template", "encode_prompt", "load_template"]
+
+_STRENGTHS = {1: "slightly", 2: "clearly", 3: "much"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,19 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What a judge is told of the truth, to get a critique that ends well (hinted sampling of arXiv 2504.02495).
+
+    Attributes:
+        label: as an item's, in the order shown: the place of the best response, counted from 0; for n = 1 the right score.
+        strength: 1 to 3, how much the best is preferred, where that is known.
+    """
+
+    label: int | float
+    strength: int | None = None
+
+
+@dataclass(frozen=True)
 class PromptTooLong:
     """What comes instead of a prompt that would not fit: its length and the limit, in tokens."""
 
@@ -50,6 +65,7 @@ def encode_prompt(
     *,
     reference: str | None = None,
     principles: Sequence[str] = (),
+    hint: Hint | None = None,
     max_tokens: int | None = None,
 ) -> Prompt | PromptTooLong:
     """Writes the prompt for responses in the order given, numbered from 1.
@@ -61,6 +77,7 @@ def encode_prompt(
         responses: n >= 1 candidates, in the order to be shown.
         reference: an answer known to be right.
         principles: criteria the judge is given.
+        hint: the truth, told after the responses; all ids before and after it are those of the prompt without it.
         max_tokens: the longest prompt allowed, in tokens; a longer one is never cut.
 
     Returns:
@@ -92,6 +109,8 @@ def encode_prompt(
     for number, response in enumerate(responses, 1):
         writer.write("response", content=("response", response), number=number)
     writer.write("responses_close", count=n)
+    if hint is not None:
+        _write_hint(writer, hint, n)
     writer.write("closing", count=n, slots=", ".join("x" * n))
     if max_tokens is not None and len(writer.ids) > max_tokens:
         return PromptTooLong(tokens=len(writer.ids), limit=max_tokens)
@@ -140,6 +159,17 @@ class _Writer:
 
     def _control(self, name: str) -> int:
         return self.tokenizer.bos_id if name == "bos" else self.tokenizer.control_id(f"<{name}>")
+
+
+def _write_hint(writer: _Writer, hint: Hint, n: int) -> None:
+    if n == 1:
+        writer.write("hint_score", score=f"{hint.label:g}")
+        return
+    if not (isinstance(hint.label, int) and 0 <= hint.label < n):
+        raise UserError(f"prompt: the hint names place {hint.label} of {n} responses; give one from 0 to {n - 1}")
+    writer.write("hint", number=hint.label + 1)
+    if hint.strength is not None:
+        writer.write("hint_strength", strength=_STRENGTHS[hint.strength])
 
 
 def _refuse_string(values: Sequence[str], name: str) -> None:

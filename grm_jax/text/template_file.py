@@ -20,12 +20,16 @@ A template is a TOML file, so that weights trained on one wording can be driven 
     responses_open = "..."                      # *
     response = "{number}: {content}\n"          # once for each response, in the order shown
     responses_close = "..."                     # *
+    hint = "Best: Response {number}\n"          # *, when the judge is told which response is the best
+    hint_strength = "{strength} better\n"       # *, after it, when it is known how much the best is preferred
+    hint_score = "Right score: {score}\n"       # *, instead of both when there is one response
     closing = "\boxed{{{slots}}}"               # opens the model's turn
 
     [single]                                    # * blocks that differ when there is one response
 
 `{bos}`, `{start_of_turn}` and `{end_of_turn}` are control pieces and may stand anywhere. `{number}` counts from 1;
-`{count}` is the number of responses and `{slots}` shows that many scores ("x, x"). `{{` and `}}` are literal braces.
+`{count}` is the number of responses and `{slots}` shows that many scores ("x, x"). `{strength}` is "slightly", "clearly" or
+"much". `{{` and `}}` are literal braces.
 """
 
 import importlib.resources
@@ -57,6 +61,9 @@ _BLOCKS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
         ("responses_open", [], ["count"]),
         ("response", ["content"], ["number"]),
         ("responses_close", [], ["count"]),
+        ("hint", ["number"], []),
+        ("hint_strength", ["strength"], []),
+        ("hint_score", ["score"], []),
         ("closing", [], ["count", "slots"]),
     ]
 }
@@ -95,15 +102,15 @@ class Template:
     def block(self, name: str, responses: int) -> Block:
         """Returns a block for that many responses: the variant for one, if there is one, else the general block.
 
-        A block the template leaves out is empty. Raises UserError for `principle` and `reference`, since leaving those
-        out would drop what the user gave.
+        A block the template leaves out is empty. Raises UserError for one that must show something, such as `reference`:
+        leaving it out would drop what the user gave.
         """
         if responses == 1 and name in self.single:
             return self.single[name]
         if name not in self.blocks and _BLOCKS[name][0]:
             raise UserError(
                 f"template {self.name}: has no block '{name}', so it cannot show a {name};"
-                f" add [blocks] {name} or leave the {name} out of the items"
+                f" add [blocks] {name} or give no {name}"
             )
         return self.blocks.get(name, ())
 

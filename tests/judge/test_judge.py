@@ -240,3 +240,35 @@ def test_a_tokenizer_of_another_model_is_refused_before_weights_are_read(judge_f
     monkeypatch.setattr(loading, "load_params", lambda *args, **settings: pytest.fail("weights were read"))
     with pytest.raises(UserError, match="has 450 pieces but the model has 400 embedding rows"):
         Judge.load(folder)
+
+
+def test_a_hint_names_the_place_at_which_the_best_response_is_shown(judge, judge_folder, scripted):
+    sampler = scripted(lambda request, j: "")
+    tokenizer = load_tokenizer(judge_folder)
+    best, one = item("x", *FIVE, label=3, strength=2), item("y", "ant", label=4)
+    found = {i: part for i, part in judge.sample([(best, range(5)), (one, [0])], 7, hint=True)}
+    assert len(found) == 2
+    texts = [tokenizer.decode(request.ids.tolist()) for request in sampler.requests]
+    assert "Best: score 4\n" in texts.pop()
+    places = []
+    for text in texts:
+        place = re.search(r"Response (\d): dog", text)[1]
+        assert f"Best: Response {place}\nBetter: clearly\n" in text
+        places.append(place)
+    assert sorted(places) == ["1", "2", "3", "4", "5"]
+
+
+def test_hinted_samples_have_streams_and_a_store_of_their_own(judge, scripted):
+    sampler = scripted(lambda request, j: "")
+    one = item("x", label=0)
+    plain, hinted = ([*judge.sample([(one, range(4))], 7, hint=hint)] for hint in (False, True))
+    assert [sample.order for _, part in plain for sample in part] == [s.order for _, part in hinted for s in part]
+    keys = {tuple(key.tolist()) for request in sampler.requests for key in request.keys}
+    assert len(keys) == 8
+    assert judge.identity(7, hint=True) == {**judge.identity(7), "hint": True}
+
+
+def test_what_cannot_be_hinted_is_refused(judge, scripted):
+    scripted(lambda request, j: "")
+    with pytest.raises(UserError, match="item 'x': has no label to hint at"):
+        list(judge.sample([(item("x"), [0])], 7, hint=True))

@@ -6,7 +6,7 @@ import pytest
 
 from grm_jax.errors import UserError
 from grm_jax.text.sentencepiece_training import train_sentencepiece
-from grm_jax.text.template import Prompt, PromptTooLong, Template, encode_prompt, load_template
+from grm_jax.text.template import Hint, Prompt, PromptTooLong, Template, encode_prompt, load_template
 from grm_jax.text.tokenizer import Library, Tokenizer, load_tokenizer
 
 CONVERSATION = [("user", "Which is bigger, 9.9 or 9.11?"), ("assistant", "Say more."), ("user", "As numbers.")]
@@ -158,3 +158,34 @@ def test_a_template_that_names_a_piece_the_tokenizer_lacks():
     )
     with pytest.raises(UserError, match="bare: has no control piece <start_of_turn>"):
         encode_prompt(load_template("tiny"), Tokenizer("bare", library), CONVERSATION, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "responses", "hint", "told"),
+    [
+        ("tiny", ["a", "b", "c"], Hint(1), "Best: Response 2\n"),
+        ("tiny", ["a", "b"], Hint(0, strength=3), "Best: Response 1\nBetter: much\n"),
+        ("tiny", ["a"], Hint(7.0), "Best: score 7\n"),
+        ("grm", ["a", "b"], Hint(1), "The best response is: Response 2\n\n"),
+        (
+            *("grm", ["a", "b", "c"], Hint(2, strength=1)),
+            "The best response is: Response 3\n\nIt is slightly better than the rest.\n\n",
+        ),
+        ("grm", ["a"], Hint(3), "The right score is: 3\n\n"),
+    ],
+)
+def test_a_hint_is_all_that_a_hinted_prompt_adds(tokenizer: Tokenizer, name, responses, hint, told):
+    template = load_template(name)
+    plain = prompt(template, tokenizer, CONVERSATION, responses)
+    hinted = prompt(template, tokenizer, CONVERSATION, responses, hint=hint)
+    after = plain.fields[-1][1]  # the last response ends here
+    added = len(hinted.ids) - len(plain.ids)
+    place = next(p for p in range(after, len(plain.ids)) if spoken(hinted.ids[p : p + added], tokenizer) == told)
+    np.testing.assert_array_equal(np.delete(hinted.ids, range(place, place + added)), plain.ids)
+    assert (hinted.fields, hinted.shared_prefix) == (plain.fields, plain.shared_prefix)
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.0])
+def test_a_hint_names_a_response_that_is_shown(tokenizer: Tokenizer, label):
+    with pytest.raises(UserError, match=f"the hint names place {label} of 2 responses"):
+        encode_prompt(load_template("tiny"), tokenizer, CONVERSATION, ["a", "b"], hint=Hint(label))

@@ -41,7 +41,7 @@ def test_one_response_takes_its_variant_and_falls_back_to_the_general_block(tmp_
     assert template.block("responses_open", 1) == ()
 
 
-@pytest.mark.parametrize("block", ["principle", "reference"])
+@pytest.mark.parametrize("block", ["principle", "reference", "hint", "hint_strength", "hint_score"])
 def test_a_field_the_template_cannot_show_is_not_dropped(tmp_path: Path, block: str):
     with pytest.raises(UserError, match=f"no block '{block}'"):
         load(tmp_path, GOOD).block(block, 2)
@@ -73,6 +73,7 @@ def test_the_digest_follows_the_wording_and_nothing_else(tmp_path: Path):
         ("{role}", "{role!r}", "unknown placeholder"),
         ("{role}", "{content.__class__}", "unknown placeholder"),
         ("{role}", "{number}", r"unknown placeholder \{number\}"),
+        ("[single]", "hint = 'The best is known.'\n[single]", r"\[blocks\] hint: does not show \{number\}"),
         ("{bos}", "{content}", r"\[blocks\] instruction: unknown placeholder"),
         ("'\\boxed{{x}}'", "'{reference}'", r"\[single\] closing: unknown placeholder"),
         ('"mine"', '"mine', "is not TOML"),
@@ -105,7 +106,8 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 def test_packaged_templates_have_every_optional_block(name: str):
     template = load_template(name)
     assert template.name == name
-    assert template.block("principle", 2) and template.block("reference", 2)
+    for block in ("principle", "reference", "hint", "hint_strength", "hint_score"):
+        assert template.block(block, 2), block
 
 
 def test_the_general_judge_asks_for_what_the_parser_reads():
