@@ -17,10 +17,12 @@ _EPILOG = """\
 examples:
   grm judge --model tiny --input items.jsonl --output run --k 8
   grm judge --model DeepSeek-GRM-27B --input items.jsonl --output run --k 32 --temperature 0.5
+  grm judge --model DIR --input items.jsonl --output run --k 32 --meta-model META --vote meta_topk --k-meta 8
   grm judge --model DIR --input judgebench/gpt.jsonl --layout judgebench --output run --k 2
 
 An item is one JSON object a line: id, prompt or conversation, responses, and optionally label, reference, principles,
-domain, meta. The run folder holds run.json, config.gin, items.jsonl, samples.jsonl and judgements.jsonl.
+domain, meta. The run folder holds run.json, config.gin, items.jsonl, samples.jsonl and judgements.jsonl, and with
+--meta-model meta_scores.jsonl.
 
 exit codes: 0 all judged; 3 some items not judged (a prompt that does not fit in the context, outcome prompt_too_long,
 or lines left out by --on-error skip); 2 a mistake in what was given; 130 interrupted."""
@@ -39,7 +41,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder, new or one to go on with")
     parser.add_argument("--k", type=int, default=8, help="critiques an item (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of orders and samples (default: 0)")
-    parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank (default: sum)")
+    parser.add_argument(
+        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
+    )
+    parser.add_argument("--meta-model", metavar="DIR", help="scores every critique, for meta_topk and meta_soft")
+    parser.add_argument("--k-meta", type=int, metavar="N", help="critiques that meta_topk keeps (default: half)")
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
@@ -76,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if args.vote not in POLICIES:
         raise UserError(f"--vote {args.vote}: not known; use one of {', '.join(POLICIES)}")
-    if args.vote.startswith("meta"):
-        raise UserError(f"--vote {args.vote}: samples have no meta scores; vote sum, mean, majority or rank")
+    _check_meta(args)
     configure.load(args.gin_file, args.gin_bindings)
     notes: list[str] = []
     items = read_jsonl_items(args.input, layout=args.layout, on_error=args.on_error, report=notes.append)[: args.limit]
@@ -85,20 +90,30 @@ def run(args: argparse.Namespace) -> int:
         print(f"grm judge: {note}", file=sys.stderr)
     skipped = max(0, len(notes) - 1)  # one note a line left out, and one with their count
 
+    from grm_jax.cli.meta_score import score_missing
     from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
     from grm_jax.sampling.policy import SamplingPolicy
 
+    if args.meta_model:
+        from grm_jax.judge.meta import meta_name as name_of
+
+        meta_name = name_of(args.meta_model)
     given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
     policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
     judge = Judge.load(
         args.model, template=args.template, dtype=args.dtype, policy=policy, max_new=args.max_new, rows=args.rows
     )
     with RunFolder.open(args.output, judge.identity(args.seed), report=lambda m: print(m, file=sys.stderr)) as folder:
+        if args.meta_model:
+            folder.check_meta_model(meta_name)
         (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
         folder.add_items(items)
         _sample(judge, folder, items, args.k, args.seed)
-        judgements = folder.write_judgements(policy=args.vote, k=args.k)
+        if args.meta_model:
+            del judge  # two models of this size need not be held at once
+            score_missing(folder, items, args.meta_model, meta_name, args.dtype)
+        judgements = folder.write_judgements(policy=args.vote, k=args.k, k_meta=args.k_meta)
     ids = {item.id for item in items}
     outcomes = Counter[str]()
     for judgement in judgements:
@@ -110,6 +125,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"{unfit + skipped} not judged: {skipped} malformed lines, {unfit} prompts too long")
     print(f"wrote {folder.path / _JUDGEMENTS}; see `grm report {args.output}`")
     return EXIT_UNJUDGED if unfit or skipped else EXIT_OK
+
+
+def _check_meta(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, a guided vote that could not be taken."""
+    from grm_jax.errors import UserError
+
+    if args.vote.startswith("meta") and not args.meta_model:
+        raise UserError(f"--vote {args.vote}: samples have no meta scores without a --meta-model; give one or vote sum")
+    if args.k_meta is not None and args.vote != "meta_topk":
+        raise UserError(
+            f"--k-meta {args.k_meta}: the vote '{args.vote}' does not use it; leave it out or vote meta_topk"
+        )
+    if args.k_meta is not None and not 1 <= args.k_meta <= args.k:
+        raise UserError(f"--k-meta {args.k_meta}: does not fit --k {args.k}; use 1..{args.k}")
 
 
 def _sample(judge: "Judge", folder: "RunFolder", items: "list[Item]", k: int, seed: int) -> None:

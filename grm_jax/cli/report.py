@@ -6,12 +6,14 @@ from typing import Any
 
 _DESCRIPTION = """\
 Shows how accuracy grows with k, from the stored samples of a run; nothing is sampled again. Without labels, the table
-says how often the top is tied and how often there is no verdict."""
+says how often the top is tied and how often there is no verdict. With labels and meta scores it also says how well these
+tell right critiques from wrong ones."""
 _EPILOG = """\
 examples:
   grm report run
   grm report run --k 1,2,4,8 --vote majority
   grm report run --by domain --subsets 20
+  grm report run --vote meta_topk --k-meta 4 --calibration-plot reliability.png
   grm report run --plot scaling.png --json"""
 
 
@@ -36,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--by", choices=["domain"], help="one table for each domain as well")
     parser.add_argument("--plot", metavar="FILE", help="write the scaling plot as PNG")
+    parser.add_argument("--calibration-plot", metavar="FILE", help="write the meta scores' reliability plot as PNG")
     parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -43,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, votes, prints; returns 0."""
+    import dataclasses
     import json
     import sys
 
@@ -53,12 +57,15 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.data.records import judgement_to_json
     from grm_jax.errors import UserError
     from grm_jax.evaluate.accuracy import Protocol, scaling
-    from grm_jax.evaluate.tables import to_json, to_rich
+    from grm_jax.evaluate.calibration import calibration, scored_critiques
+    from grm_jax.evaluate.tables import calibration_notes, to_json, to_rich
     from grm_jax.judge.run_folder import read_run
     from grm_jax.judge.voting import vote
+    from grm_jax.spct.acceptance import accepted
 
     check_file("--judgements", args.judgements)
     check_file("--plot", args.plot)
+    check_file("--calibration-plot", args.calibration_plot)
     judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
     if not judged:
         raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
@@ -69,12 +76,16 @@ def run(args: argparse.Namespace) -> int:
     if args.k is None and min(counts) < max(counts):
         note = f"items have {min(counts)} to {max(counts)} samples: the table stops at {min(counts)}; run `grm judge` to the end"
         print(f"{args.folder}: {note}", file=sys.stderr)
-    ks = _ks(args.k, min(counts))
+    ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
             groups[name] = [entry for entry in judged if (entry.domain or "-") == name]
     reports = {name: scaling(group, ks, protocol) for name, group in groups.items()}
+    scored = {name: scored_critiques(group, accepted) for name, group in groups.items()}
+    calibrations = {name: calibration(critiques) for name, critiques in scored.items() if critiques.logits.size}
+    if args.calibration_plot and "all" not in calibrations:
+        raise UserError("--calibration-plot: no labelled item has meta scores; run `grm meta-score` first")
     if args.judgements:
         stored = (entry.judgement for entry in judged)
         voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
@@ -83,26 +94,39 @@ def run(args: argparse.Namespace) -> int:
         from grm_jax.evaluate.plots import save_scaling_plot
 
         save_scaling_plot(args.plot, {Path(args.folder).name: reports["all"]})
+    if args.calibration_plot:
+        from grm_jax.evaluate.reliability_plot import save_reliability_plot
+
+        save_reliability_plot(args.calibration_plot, calibrations["all"])
     if args.json:
-        print(json.dumps({name: to_json(report) for name, report in reports.items()}, indent=1))
+        objects = {name: to_json(report) for name, report in reports.items()}
+        for name, figures in calibrations.items():
+            objects[name]["calibration"] = dataclasses.asdict(figures)
+        print(json.dumps(objects, indent=1))
         return 0
     console = Console()
     for name, report in reports.items():
         if len(reports) > 1:
             console.print(name, style="bold", markup=False, highlight=False)
         console.print(to_rich(report))
+        if name in calibrations:
+            console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
     return 0
 
 
-def _ks(text: str | None, available: int) -> list[int]:
+def _ks(text: str | None, available: int, least: int) -> list[int]:
     from grm_jax.errors import UserError
 
     if text is None:
-        return [1 << i for i in range(available.bit_length()) if 1 << i <= available]
+        if least > available:
+            raise UserError(f"--k-meta {least}: does not fit k = {available}; use 1..{available}")
+        return [1 << i for i in range(available.bit_length()) if least <= 1 << i <= available] or [available]
     try:
         ks = [int(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--k {text}: write numbers with commas, such as 1,2,4,8") from None
     if min(ks) < 1:
         raise UserError(f"--k {text}: every k must be at least 1")
+    if min(ks) < least:
+        raise UserError(f"--k-meta {least}: does not fit k = {min(ks)}; use 1..{min(ks)} or leave that k out")
     return ks

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grm_jax.evaluate.accuracy import ScalingReport, ScalingRow
+from grm_jax.evaluate.calibration import Calibration
 from grm_jax.evaluate.intervals import Estimate
 
 _NONE = "-"
@@ -34,6 +35,20 @@ def to_rich(report: ScalingReport) -> Table:
     for row in report.rows:
         table.add_row(*_cells(row, report))
     return table
+
+
+def calibration_notes(calibration: Calibration) -> str:
+    """Returns two lines on meta scores: how well they rank critiques, and how far they are from probabilities."""
+
+    def ranked(estimate: Estimate | None) -> str:
+        return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else _NONE
+
+    items = f" over {calibration.within_item_auc.count} items" if calibration.within_item_auc else ""
+    return (
+        f"meta scores: AUC within items {ranked(calibration.within_item_auc)}{items}, overall {ranked(calibration.auc)}\n"
+        f"calibration error {calibration.expected_error:.3f}, Brier {calibration.brier:.3f}; "
+        f"{_percent(calibration.right)}% of {calibration.critiques} critiques are right"
+    )
 
 
 def _columns(report: ScalingReport) -> list[str]:

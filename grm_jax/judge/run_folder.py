@@ -1,9 +1,10 @@
 """The folder of a run: its identity, and a store of samples that survives crashes and is never sampled twice.
 
-    run.json         what the samples depend on; a folder opened with anything else is refused
-    items.jsonl      facts of the items, appended as they come
-    samples.jsonl    every sample, appended and synced batch by batch
-    judgements.jsonl the verdicts, rewritten whole from the store
+    run.json          what the samples depend on; a folder opened with anything else is refused
+    items.jsonl       facts of the items, appended as they come
+    samples.jsonl     every sample, appended and synced batch by batch
+    meta_scores.jsonl scores of the samples by one meta model, appended likewise; there once a sample is scored
+    judgements.jsonl  the verdicts, rewritten whole from the store
 
 One process writes at a time; `read_run` reads beside it.
 """
@@ -19,7 +20,17 @@ from grm_jax.data.jsonl import dump_line, parse_line, write_jsonl
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, judgement_to_json, sample_to_json
 from grm_jax.errors import UserError
 from grm_jax.judge.append_log import AppendLog
-from grm_jax.judge.run_store import ITEMS, SAMPLES, ItemFacts, Judged, RunStore, item_facts, item_line, load_store
+from grm_jax.judge.run_store import (
+    ITEMS,
+    META_SCORES,
+    SAMPLES,
+    ItemFacts,
+    Judged,
+    RunStore,
+    item_facts,
+    item_line,
+    load_store,
+)
 
 _LOG = logging.getLogger(__name__)
 _IDENTITY = "run.json"
@@ -37,12 +48,15 @@ class RunFolder:
         store: RunStore,
         logs: tuple[AppendLog, AppendLog],
         lock: BinaryIO,
+        report: Callable[[str], None],
     ):
         self.path = path
         self._identity = identity
         self._store = store
         self._item_log, self._sample_log = logs
+        self._meta_log: AppendLog | None = None
         self._lock = lock
+        self._report = report
 
     @classmethod
     def open(
@@ -67,10 +81,23 @@ class RunFolder:
             _acquire(lock, path)
             _settle_identity(path, identity)
             logs = (AppendLog(path / ITEMS, report), AppendLog(path / SAMPLES, report))
-            return cls(path, identity, load_store(path), logs, lock)
+            return cls(path, identity, load_store(path), logs, lock, report)
         except BaseException:
             lock.close()
             raise
+
+    @classmethod
+    def reopen(cls, path: str | Path, *, report: Callable[[str], None] = _LOG.warning) -> "RunFolder":
+        """Opens a run as it was made, to add to what its samples are known for.
+
+        Raises:
+            UserError: it is no run folder, or what `open` refuses.
+        """
+        return cls.open(path, _stored_identity(Path(path)), report=report)
+
+    def has_item(self, item_id: str) -> bool:
+        """Tells whether the item is stored."""
+        return item_id in self._store.items
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Stores the facts of items; one that is already there must be unchanged.
@@ -118,6 +145,40 @@ class RunFolder:
             self._sample_log.append([line])
             self._store.too_long.add(item_id)
 
+    def check_meta_model(self, meta_model: str) -> None:
+        """Refuses a meta model other than the one whose scores the run has: a store never mixes two.
+
+        Raises:
+            UserError: it is another.
+        """
+        stored = self._store.meta_model
+        if stored not in (None, meta_model):
+            raise UserError(
+                f"{self.path}: its samples were scored by {stored}, now {meta_model} is asked; use that one, or remove "
+                f"{META_SCORES} to have them scored anew"
+            )
+
+    def unscored(self, item_id: str) -> list[Sample]:
+        """Returns the samples of an item that can vote and have no meta score yet, by index."""
+        samples = sorted(self._store.samples.get(item_id, {}).items())
+        return [sample for _, sample in samples if sample.outcome == "ok" and sample.meta_score is None]
+
+    def append_meta_scores(self, item_id: str, samples: Iterable[Sample], meta_model: str) -> None:
+        """Stores the meta scores of stored samples; they are on disk when this returns."""
+        self.check_meta_model(meta_model)
+        samples, stored = list(samples), self._store.samples.get(item_id, {})
+        unscored = {sample.index for sample in self.unscored(item_id)}
+        if any(s.meta_score is None or s.index not in unscored for s in samples):
+            raise ValueError(
+                f"item {item_id!r}: samples {[s.index for s in samples]} are not all stored and now scored"
+            )
+        if self._meta_log is None:
+            self._meta_log = AppendLog(self.path / META_SCORES, self._report)
+        lines = [{"id": item_id, "index": s.index, "model": meta_model, "score": s.meta_score} for s in samples]
+        self._meta_log.append(lines)
+        self._store.meta_model = meta_model
+        stored.update({sample.index: sample for sample in samples})
+
     def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> list[Judged]:
         """Votes on every item that has an outcome; one with fewer than k samples on all it has. Arguments: `voting.vote`."""
         return self._store.judged(self._identity, policy=policy, k=k, k_meta=k_meta)
@@ -134,6 +195,8 @@ class RunFolder:
         """Closes the files and lets another process in."""
         self._item_log.close()
         self._sample_log.close()
+        if self._meta_log:
+            self._meta_log.close()
         self._lock.close()
 
     def __enter__(self) -> "RunFolder":
@@ -152,9 +215,7 @@ def read_run(path: str | Path, *, report: Callable[[str], None] = _LOG.warning) 
         UserError: the folder is no run folder or holds a corrupt line.
     """
     path = Path(path)
-    identity = _read_identity(path)
-    if identity is None:
-        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
+    identity = _stored_identity(path)
     store = load_store(path)
     judged = store.judged(identity)
     if len(judged) < len(store.items):
@@ -186,6 +247,13 @@ def _settle_identity(path: Path, identity: Mapping[str, Any]) -> None:
                 f"{path}: this run was made with {key} = {fields.show(was)}, now {fields.show(now)} is asked; "
                 "keep the setting or use another output folder"
             )
+
+
+def _stored_identity(path: Path) -> dict[str, Any]:
+    identity = _read_identity(path)
+    if identity is None:
+        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
+    return identity
 
 
 def _read_identity(path: Path) -> dict[str, Any] | None:

@@ -2,10 +2,11 @@
 
 `items.jsonl` has one line an item: {"id", "n", "label", "domain", "digest"}. `samples.jsonl` has one line a sample,
 {"id", ...Sample}, or {"id", "outcome": "prompt_too_long", "tokens", "limit"} for an item that was never sampled.
+`meta_scores.jsonl` has one line a scored sample, {"id", "index", "model", "score"}: scores may come long after the samples.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from grm_jax.keys import digest
 
 ITEMS = "items.jsonl"
 SAMPLES = "samples.jsonl"
+META_SCORES = "meta_scores.jsonl"
 _REMEDY = "restore the file, or remove the line to have it made again"
 
 
@@ -43,11 +45,15 @@ class Judged:
 
 @dataclass
 class RunStore:
-    """Items by id in the order first given, their samples by index, and the items whose prompt was too long."""
+    """Items by id in the order first given, their samples by index, and the items whose prompt was too long.
+
+    `meta_model` names the meta model whose scores the samples have; None when there are none.
+    """
 
     items: dict[str, ItemFacts] = field(default_factory=dict)
     samples: dict[str, dict[int, Sample]] = field(default_factory=dict)
     too_long: set[str] = field(default_factory=set)
+    meta_model: str | None = None
 
     def judged(
         self, identity: Mapping[str, Any], *, policy: str = "sum", k: int | None = None, k_meta: int | None = None
@@ -62,7 +68,8 @@ class RunStore:
                 item_id, tuple(samples), model=identity["model"], template=identity["template"], seed=identity["seed"]
             )
             first = min(k, len(samples)) if k and samples else None
-            judgement = vote(judgement, policy=policy, k=first, k_meta=k_meta)
+            kept = min(k_meta, first) if k_meta and first else k_meta
+            judgement = vote(judgement, policy=policy, k=first, k_meta=kept)
             judged.append(Judged(judgement, facts.n, facts.label, facts.domain))
         return judged
 
@@ -85,13 +92,17 @@ def load_store(path: Path) -> RunStore:
     Raises:
         UserError: "FILE:LINE: field: what is wrong; what to do" for any finished line that is corrupt.
     """
-    # Samples first: a writer stores an item before its samples, so every sample read here finds its item.
+    # A writer stores an item before its samples, and those before their scores: read the other way round, each line finds
+    # what it is about.
+    scores = list(read_log(path / META_SCORES))
     lines = list(read_log(path / SAMPLES))
     store = RunStore()
     for where, obj in read_log(path / ITEMS):
         _load_item(store, obj, where)
     for where, obj in lines:
         _load_sample(store, obj, where)
+    for where, obj in scores:
+        _load_meta_score(store, obj, where)
     return store
 
 
@@ -124,3 +135,20 @@ def _load_sample(store: RunStore, obj: Any, where: str) -> None:
         problem = f"{fields.show(sample.order)} does not fit an item with {store.items[name].n} responses"
         fields.fail(where, "order", problem, _REMEDY)
     samples[sample.index] = sample
+
+
+def _load_meta_score(store: RunStore, obj: Any, where: str) -> None:
+    obj = fields.read_object(obj, where, "meta score")
+    keys = ("id", "index", "model", "score")
+    fields.check_keys(obj, keys, keys, where, _REMEDY)
+    name, index = fields.read_name(obj["id"], where, "id"), fields.read_integer(obj["index"], where, "index", 0, 2**64)
+    sample = store.samples.get(name, {}).get(index)
+    if sample is None:
+        fields.fail(where, "index", f"there is no sample {index} of {fields.show(name)}", _REMEDY)
+    if sample.meta_score is not None:
+        fields.fail(where, "index", f"sample {index} of {fields.show(name)} is scored twice", _REMEDY)
+    model = fields.read_name(obj["model"], where, "model")
+    if store.meta_model not in (None, model):
+        fields.fail(where, "model", f"{fields.show(model)} is not {fields.show(store.meta_model)}", _REMEDY)
+    store.meta_model = model
+    store.samples[name][index] = replace(sample, meta_score=fields.read_number(obj["score"], where, "score"))
