@@ -93,7 +93,7 @@ class RunFolder:
         Raises:
             UserError: it is no run folder, or what `open` refuses.
         """
-        return cls.open(path, _stored_identity(Path(path)), report=report)
+        return cls.open(path, read_identity(path), report=report)
 
     def has_item(self, item_id: str) -> bool:
         """Tells whether the item is stored."""
@@ -215,12 +215,25 @@ def read_run(path: str | Path, *, report: Callable[[str], None] = _LOG.warning) 
         UserError: the folder is no run folder or holds a corrupt line.
     """
     path = Path(path)
-    identity = _stored_identity(path)
+    identity = read_identity(path)
     store = load_store(path)
     judged = store.judged(identity)
     if len(judged) < len(store.items):
         report(f"{path}: {len(store.items) - len(judged)} of {len(store.items)} items are not judged yet: left out")
     return judged
+
+
+def read_identity(path: str | Path) -> dict[str, Any]:
+    """Returns what `run.json` says of a run.
+
+    Raises:
+        UserError: the folder is no run folder.
+    """
+    path = Path(path)
+    identity = _read_identity(path)
+    if identity is None:
+        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
+    return identity
 
 
 def _acquire(lock: BinaryIO, path: Path) -> None:
@@ -247,13 +260,6 @@ def _settle_identity(path: Path, identity: Mapping[str, Any]) -> None:
                 f"{path}: this run was made with {key} = {fields.show(was)}, now {fields.show(now)} is asked; "
                 "keep the setting or use another output folder"
             )
-
-
-def _stored_identity(path: Path) -> dict[str, Any]:
-    identity = _read_identity(path)
-    if identity is None:
-        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
-    return identity
 
 
 def _read_identity(path: Path) -> dict[str, Any] | None:
