@@ -39,7 +39,9 @@ def test_auc_is_the_share_of_pairs_in_order(critiques):
     expected = brute_force(logits, right)
     found = auc(np.array(logits, float), np.array(right))
     assert found == (expected if expected is None else pytest.approx(expected))
-    repeated = [list(itertools.chain(*([x] * n for x, n in zip(column, times, strict=True)))) for column in (logits, right)]
+    repeated = [
+        list(itertools.chain(*([x] * n for x, n in zip(column, times, strict=True)))) for column in (logits, right)
+    ]
     weighted = auc(np.array(logits, float), np.array(right), np.array(times, float))
     expected = brute_force(*repeated)
     assert weighted == (expected if expected is None else pytest.approx(expected))
