@@ -5,7 +5,6 @@ Its folder is a Hugging Face folder of the trunk with tokenizer and template.tom
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from grm_jax.sampling.sampler import bucket
 HEAD_FILE = f"{HEAD}.safetensors"
 _TOKENS = 8192  # computed at once, at most, unless one critique alone is longer
 _GROUP = 16  # critiques of one prompt computed at once, at most
+_logits = jax.jit(critique_logits, static_argnums=0)
 
 
 class MetaModel:
@@ -46,7 +46,7 @@ class MetaModel:
         self.name, self._config = model.name, model.config
         self._template, self._tokenizer = model.template, model.tokenizer
         self._params = jax.tree.map(jnp.asarray, model.params)
-        self._logits = jax.jit(functools.partial(critique_logits, Gemma2(model.config)))
+        self._model = Gemma2(model.config)
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str | None = None) -> "MetaModel":
@@ -90,7 +90,7 @@ class MetaModel:
             for begin in range(0, len(members_of_shape), size):
                 batch = members_of_shape[begin : begin + size]
                 padded = pad_groups([groups[i] for i in batch], _power_of_two(len(batch)), G, S, T)
-                logits = np.asarray(self._logits(self._params, padded))
+                logits = np.asarray(_logits(self._model, self._params, padded))
                 for i, row in zip(batch, logits, strict=False):
                     place, chunk = owners[i]
                     scores = row[: len(chunk)].tolist()

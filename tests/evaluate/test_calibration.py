@@ -8,8 +8,13 @@ from stored_items import judged
 
 from grm_jax.errors import UserError
 from grm_jax.evaluate.calibration import (
-    ScoredCritiques, auc, calibration, reliability, scored_critiques, within_item_aucs,
-)  # fmt: skip
+    ScoredCritiques,
+    auc,
+    calibration,
+    reliability,
+    scored_critiques,
+    within_item_aucs,
+)
 from grm_jax.evaluate.reliability_plot import save_reliability_plot
 from grm_jax.keys import generator
 from grm_jax.spct.acceptance import accepted
