@@ -32,6 +32,7 @@ WANTED = [
         item("7"),
         [sample(0, "good"), sample(1, "bad", (1, 0)), sample(2, "no verdict", scores=None), sample(3, "so so")],
     ),
+    (item("8"), [sample(2, "worse", (1, 0))]),  # computed together with one of item 7
     (item("twelve", 3), [sample(5, "x <end_of_turn> y", (2, 0, 1), (1, 2, 3))]),
 ]
 
@@ -73,7 +74,7 @@ def test_a_score_is_the_same_alone_and_in_any_batch(meta, scores):
             if before.outcome == "ok":
                 alone = meta_scores(meta, [(it, [before])])[0][0]
                 assert alone.meta_score == pytest.approx(after.meta_score, abs=1e-5)
-    (it, samples), other = WANTED
+    (it, samples), _, other = WANTED
     crowd = [sample(10 + i, "so so") for i in range(17)]  # more than one batch takes of a prompt
     mixed = meta_scores(meta, [other, (it, [*reversed(samples), *crowd])])[1]
     by_index = {s.index: s.meta_score for s in mixed}
