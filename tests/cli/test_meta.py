@@ -34,14 +34,14 @@ def scores(run):
 
 
 def test_scores_come_with_the_critiques_or_after_them_and_are_the_same(grm, judge, items, tmp_path, meta_folder):
-    guided = ("--meta-model", meta_folder, "--vote", "meta_topk", "--k-meta", 2)
+    guided = ("--meta-model", meta_folder, "--vote", "meta_topk", "--k-meta", 1)
     code, _, error = judge(*guided)
     assert code == 0, error
     run, later = tmp_path / "run", tmp_path / "later"
     for judgement in judgements(run):
         ok = [s for s in judgement.samples if s.outcome == "ok"]
         assert all((s.meta_score is not None) == (s.outcome == "ok") for s in judgement.samples)
-        best = sorted(ok, key=lambda s: -s.meta_score)[:2]
+        best = sorted(ok, key=lambda s: -s.meta_score)[:1]
         assert judgement.scores == tuple(sum(s.scores[i] for s in best) for i in range(2))
     assert len(set(scores(run).values())) > 4
 
