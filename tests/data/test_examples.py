@@ -53,6 +53,7 @@ def test_chat_messages_are_an_instruction_whose_last_message_is_learnt():
         ({"prompt": "p", "critique": "c", "responses": []}, "here: responses: is empty"),
         ({"messages": []}, "here: messages: is empty"),
         ({"messages": [{"role": "user", "content": "x"}]}, "here: messages: does not end with the assistant's answer"),
+        ({"messages": [{"role": "user", "content": "x"}] * 2}, "here: messages: does not end with the assistant's"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "here: messages: does not end with the assistant's"),
         ({"messages": [{"role": "human", "content": "x"}]}, r"here: messages\[0\].role: 'human' is not known"),
     ],
@@ -84,6 +85,13 @@ def test_an_instruction_has_the_chat_form_and_only_its_completion_is_learnt(toke
     ]
     assert encode_chat(tokenizer, TURNS) == ids[weights == 0].tolist() == ids[: len(chat)].tolist() == chat
     assert ids[weights == 1].tolist() == [*text("6"), end]
+
+
+def test_contents_are_encoded_apart_from_the_scaffolding(tokenizer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(tokenizer, "encode", lambda text: seen.append(text) or [7])
+    encode_example(InstructionExample((("user", "a"),), "b"), load_template("tiny"), tokenizer)
+    assert seen == ["user\n", "a", "\n", "model\n", "b"]
 
 
 def test_no_text_of_a_chat_becomes_a_control_token(tokenizer):

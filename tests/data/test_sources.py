@@ -139,19 +139,21 @@ def test_tfds_data_is_read_without_tensorflow(tmp_path):
 
         def _info(self):
             text, tags = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
-            features = {"prompt": text, "n": tfds.features.Scalar(dtype=np.int64), "tags": tags}
+            numbers = tfds.features.Scalar(dtype=np.int64), tfds.features.Tensor(shape=(2,), dtype=np.float32)
+            features = {"prompt": text, "n": numbers[0], "pair": numbers[1], "tags": tags}
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, manager):
             return {"train": self._generate_examples(), "test": self._generate_examples()}
 
         def _generate_examples(self):
-            yield from enumerate(ROWS)
+            yield from enumerate(stored)
 
+    stored = [{**row, "pair": [0.5, row["n"]]} for row in ROWS]
     tfds.disable_progress_bar()
     GrmJaxRows(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     rows = rows_of(f"tfds:grm_jax_rows@{tmp_path}")
-    assert sorted(rows, key=lambda row: row["n"]) == ROWS
+    assert sorted(rows, key=lambda row: row["n"]) == stored
     assert all(type(row["n"]) is int and type(row["prompt"]) is str for row in rows)
     assert len(rows_of(f"tfds:grm_jax_rows:test[:3]@{tmp_path}")) == 3
     with pytest.raises(UserError, match=r"cannot be read .*; check name, split and folder"):
