@@ -246,7 +246,7 @@ def test_a_hint_names_the_place_at_which_the_best_response_is_shown(judge, judge
     sampler = scripted(lambda request, j: "")
     tokenizer = load_tokenizer(judge_folder)
     best, one = item("x", *FIVE, label=3, strength=2), item("y", "ant", label=4)
-    found = {i: part for i, part in judge.sample([(best, range(5)), (one, [0])], 7, hint=True)}
+    found = dict(judge.sample([(best, range(5)), (one, [0])], 7, hint=True))
     assert len(found) == 2
     texts = [tokenizer.decode(request.ids.tolist()) for request in sampler.requests]
     assert "Best: score 4\n" in texts.pop()
