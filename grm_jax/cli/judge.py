@@ -2,12 +2,7 @@
 
 import argparse
 from collections import Counter
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from grm_jax.data.records import Item
-    from grm_jax.judge.judge import Judge
-    from grm_jax.judge.run_folder import RunFolder
+from typing import Any
 
 _JUDGEMENTS = "judgements.jsonl"
 _DESCRIPTION = """\
@@ -91,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     skipped = max(0, len(notes) - 1)  # one note a line left out, and one with their count
 
     from grm_jax.cli.meta_score import score_missing
+    from grm_jax.cli.progress import bar
+    from grm_jax.judge.filling import fill
     from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
     from grm_jax.sampling.policy import SamplingPolicy
@@ -108,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
         if args.meta_model:
             folder.check_meta_model(meta_name)
         (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
-        folder.add_items(items)
-        _sample(judge, folder, items, args.k, args.seed)
+        fill(judge, folder, items, args.k, args.seed, bar=bar)
         if args.meta_model:
             del judge  # two models of this size need not be held at once
             score_missing(folder, items, args.meta_model, meta_name, args.dtype)
@@ -139,27 +135,3 @@ def _check_meta(args: argparse.Namespace) -> None:
         )
     if args.k_meta is not None and not 1 <= args.k_meta <= args.k:
         raise UserError(f"--k-meta {args.k_meta}: does not fit --k {args.k}; use 1..{args.k}")
-
-
-def _sample(judge: "Judge", folder: "RunFolder", items: "list[Item]", k: int, seed: int) -> None:
-    """Samples what the store lacks; each result is on disk before the next is awaited."""
-    from grm_jax.cli.progress import bar
-    from grm_jax.text.template import PromptTooLong
-
-    wanted = []
-    for item in items:
-        missing = [index for index in range(k) if index not in folder.done(item.id)]
-        if missing and not folder.is_too_long(item.id):
-            wanted.append((item, missing))
-    total = sum(len(missing) for _, missing in wanted)
-    done = 0
-    with bar("critiques", total) as advance:
-        for place, result in judge.sample(wanted, seed):
-            item, missing = wanted[place]
-            if isinstance(result, PromptTooLong):
-                folder.append_too_long(item.id, result.tokens, result.limit)
-                done += len(missing)
-            else:
-                folder.append(item.id, result)
-                done += len(result)
-            advance(done, "")

@@ -1,0 +1,52 @@
+"""Filling a store with samples: what is there is kept, what is missing is drawn."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from grm_jax.data.records import Item
+from grm_jax.judge.run_folder import RunFolder
+from grm_jax.text.template import PromptTooLong
+
+if TYPE_CHECKING:
+    from grm_jax.judge.judge import Judge
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+"""Shows progress: bar(what, total) is entered for advance(done, note)."""
+
+
+def fill(
+    judge: "Judge", folder: RunFolder, items: Sequence[Item], k: int, seed: int, *, hint: bool = False, bar: Bar
+) -> None:
+    """Draws those of the first k samples of each item that the folder lacks; each is on disk before the next is awaited.
+
+    Args:
+        judge: draws them.
+        folder: opened with the judge's identity for this seed and hint; it may hold other items too.
+        items: to be sampled.
+        k: samples an item.
+        seed: of orders and samples.
+        hint: tell the judge each item's label.
+        bar: shows how many samples of those missing are drawn.
+
+    Raises:
+        UserError: an item was stored otherwise, or cannot be shown; then nothing is sampled.
+    """
+    folder.add_items(items)
+    wanted = []
+    for item in items:
+        missing = [index for index in range(k) if index not in folder.done(item.id)]
+        if missing and not folder.is_too_long(item.id):
+            wanted.append((item, missing))
+    total = sum(len(missing) for _, missing in wanted)
+    done = 0
+    with bar("hinted critiques" if hint else "critiques", total) as advance:
+        for place, result in judge.sample(wanted, seed, hint=hint):
+            item, missing = wanted[place]
+            if isinstance(result, PromptTooLong):
+                folder.append_too_long(item.id, result.tokens, result.limit)
+                done += len(missing)
+            else:
+                folder.append(item.id, result)
+                done += len(result)
+            advance(done, "")
