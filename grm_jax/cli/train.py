@@ -1,8 +1,8 @@
 """`grm train`: trains a judge."""
 
 import argparse
-import json
-import time
+import shutil
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ _EPILOG = """\
 example:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny
 
-The run folder holds config.gin, metrics.jsonl and model/, a Hugging Face folder that `grm judge --model` reads; with
-Sft.save_every also model-500/, model-1000/ and so on."""
+The run folder holds config.gin, metrics.jsonl, tensorboard/, plots/, checkpoints/ and, at the end, model/, a Hugging Face folder
+that `grm judge --model` reads; with Sft.export_every also model-500/ and so on. The same command again goes on where a run was
+killed."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights (default: float32)"
     )
-    parser.add_argument("--output", required=True, metavar="RUN", help="run folder; it must not exist yet")
+    parser.add_argument("--output", required=True, metavar="RUN", help="run folder; a new one, or one to go on in")
     add_gin_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     configure.load(args.gin_file, args.gin_bindings)
     output = Path(args.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: exists already; give --output a new folder")
+    if (output / "model").exists():
+        raise UserError(f"{output}: this run is done; give --output a new folder")
 
     import jax
     import numpy as np
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.cli.progress import bar
     from grm_jax.data.arena.corpus import corpus, pieces
     from grm_jax.data.critiques import ArenaCritiques
+    from grm_jax.data.mixture import SftData, sft_examples
     from grm_jax.data.packing import packed_batches
     from grm_jax.judge.loading import model_folder
     from grm_jax.model.config import Gemma2Config
@@ -63,41 +65,61 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
     from grm_jax.train.sft import Sft, train_sft
 
-    sft, critiques = configure.make(Sft), configure.make(ArenaCritiques)
+    sft, examples = configure.make(Sft), sft_examples(configure.make(SftData), configure.make(ArenaCritiques))
     template = load_template(args.template)
-    if args.model:
+    text = None if args.model else configure.make(configure.ArenaTokenizer)
+    config = load_params(model_folder(args.model), dtype="float32")[0] if args.model else configure.make(Gemma2Config)
+    _begin(output, configure.operative())
+    if text is None:
         source = model_folder(args.model)
-        config, params = load_params(source, dtype="float32")
+        params = load_params(source, dtype="float32")[1]
     else:
         source = output / "tokenizer"
-        config, text = configure.make(Gemma2Config), configure.make(configure.ArenaTokenizer)
         train_sentencepiece(corpus("train", text.examples, text.seed), source, config.vocab_size, user_defined=pieces())
         params = init_params(config, jax.random.key(sft.seed))
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
-    batches = packed_batches(critiques, template, tokenizer, rows=sft.rows, length=sft.length)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.gin").write_text(configure.operative(), encoding="utf-8")
+    batches = packed_batches(examples, template, tokenizer, rows=sft.rows, length=sft.length)
 
     def save(params: Any, name: str) -> Path:
-        folder = output / name
+        # Renamed when it is whole: a folder named model says that the run is done.
+        folder = output / f".{name}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
         save_hugging_face(folder, config, jax.tree.map(np.asarray, params), dtype=args.dtype)
         copy_side_files(source, folder)
         (folder / "template.toml").write_text(template_text(args.template), encoding="utf-8")
-        return folder
+        shutil.rmtree(output / name, ignore_errors=True)
+        return folder.rename(output / name)
 
-    with open(output / "metrics.jsonl", "w", encoding="utf-8") as log, bar("training", sft.steps) as advance:
-        start = time.perf_counter()
-        for number, (state, metrics) in enumerate(train_sft(config, params, batches, sft), 1):
-            if number % 20 == 0 or number == sft.steps:
-                row = {"step": number} | {name: float(value) for name, value in metrics.items()}
-                row["seconds"] = round(time.perf_counter() - start, 2)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                advance(number, f"loss {row['loss']:.4f}")
-            if number == sft.steps:
-                folder = save(state.params, "model")
-            elif sft.save_every and number % sft.save_every == 0:
-                save(state.params, f"model-{number}")
-    print(f"saved {folder}")
+    with bar("training", sft.steps) as advance:
+        params = train_sft(
+            config, params, batches, sft, output, progress=advance,
+            export=lambda number, params: print(f"saved {save(params, f'model-{number}')}"),
+        )  # fmt: skip
+    print(f"saved {save(params, 'model')}")
     return 0
+
+
+def _begin(output: Path, configuration: str) -> None:
+    """Makes the run folder, or goes on in one that was left with the same configuration.
+
+    Raises:
+        UserError: the folder holds something else, or a run of another configuration.
+    """
+    from grm_jax.errors import UserError
+
+    record = output / "config.gin"
+    if record.is_file():
+        before = record.read_text(encoding="utf-8")
+        if before != configuration:
+            changed = next(
+                (new for old, new in zip_longest(before.splitlines(), configuration.splitlines()) if old != new), None
+            )
+            raise UserError(
+                f"{record}: the run was begun with another configuration (now: {changed}); give another --output"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: exists already; give --output a new folder")
+    output.mkdir(parents=True, exist_ok=True)
+    record.write_text(configuration, encoding="utf-8")

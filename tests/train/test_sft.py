@@ -20,7 +20,8 @@ from grm_jax.model.gemma2 import Gemma2
 from grm_jax.text.template import encode_prompt, load_template
 from grm_jax.text.tokenizer import load_tokenizer
 from grm_jax.train.losses import sft_loss
-from grm_jax.train.sft import Sft, make_optimizer, train_sft
+from grm_jax.train.optimizer import make_optimizer
+from grm_jax.train.sft import Sft, train_sft
 from tests.shapes import SHAPES, random_params
 from tests.tiny_judge import CONFIG, write_judge
 
@@ -45,16 +46,38 @@ def batch():
 @functools.cache
 def loss_and_gradient():
     """Jitted: (params, batch) -> ((sum, denominator), gradient of the sum)."""
-    return jax.jit(jax.value_and_grad(functools.partial(sft_loss, Gemma2(SHAPE)), has_aux=True))
+
+    def pair(params, batch):
+        terms = sft_loss(Gemma2(SHAPE), params, batch)
+        return terms.total, terms.denominator
+
+    return jax.jit(jax.value_and_grad(pair, has_aux=True))
 
 
 def assert_equal_trees(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_the_loss_of_a_fixed_batch_falls(batch):
-    sft = Sft(steps=20, rows=ROWS, length=LENGTH, learning_rate=1e-2, warmup=2)
-    losses = [float(m["loss"]) for _, m in train_sft(SHAPE, random_params(SHAPE), itertools.repeat(batch), sft)]
+class Same:
+    """A source of one batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def next(self, params):
+        return self.batch, {}
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        assert state == {}
+
+
+def test_the_loss_of_a_fixed_batch_falls(batch, tmp_path):
+    sft = Sft(steps=20, rows=ROWS, length=LENGTH, learning_rate=1e-2, warmup=2, log_every=1)
+    train_sft(SHAPE, random_params(SHAPE), Same(batch), sft, tmp_path)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 20
     assert losses[-1] < 0.5 * losses[0]
     assert losses[1] == pytest.approx(losses[0])  # the first step of a warm-up has rate 0
@@ -191,7 +214,7 @@ def test_an_example_longer_than_a_row_is_refused(folder, template):
 
 # a run
 
-SETTINGS = {"Sft.steps": 3, "Sft.rows": 2, "Sft.length": 300, "Sft.warmup": 1, "Sft.save_every": 2}
+SETTINGS = {"Sft.steps": 3, "Sft.rows": 2, "Sft.length": 300, "Sft.warmup": 1, "Sft.export_every": 2}
 
 
 def train(output, *arguments):
@@ -226,7 +249,7 @@ def test_a_run_from_nothing_trains_its_tokenizer(tmp_path, capsys):
         output / "tokenizer" / "tokenizer.model"
     ).read_bytes()
     assert train(output, *config) == 2
-    assert "exists already; give --output a new folder" in capsys.readouterr().err
+    assert "this run is done; give --output a new folder" in capsys.readouterr().err
 
 
 def test_rows_that_are_too_short_are_one_line(folder, tmp_path, capsys):

@@ -1,0 +1,147 @@
+"""Checkpoints of a training run: `checkpoints/STEP/` holds the state (Orbax) and the position of its batches (JSON).
+
+A checkpoint is written under another name and renamed when it is whole, so a run killed at any moment leaves whole ones. What
+is torn all the same (a copy cut short, a full disk of another machine) is passed over with a warning.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from grm_jax.checkpoints.files import first_line
+from grm_jax.errors import UserError
+from grm_jax.train.step import TrainState
+
+_KEPT = 2
+_STATE, _SOURCE = "state", "source.json"
+_log = logging.getLogger(__name__)
+
+
+def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
+    """Saves a checkpoint of the state's step and removes all but the newest two; `frozen` is left out.
+
+    Args:
+        folder: of the checkpoints; made if it is not there.
+        state: its leaves are numeric arrays.
+        source: what the batches' `get_state` gave.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    final = folder / str(int(state.step))
+    temporary = folder / f".{final.name}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save((temporary / _STATE).absolute(), _named(state))
+        record = {"source": source, "digests": _digests(temporary / _STATE)}
+        (temporary / _SOURCE).write_text(json.dumps(record), encoding="utf-8")
+        _flush(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # a torn one of an earlier life
+        os.rename(temporary, final)
+        for step in steps(folder)[:-_KEPT]:
+            shutil.rmtree(folder / str(step))
+    except OSError as error:
+        raise UserError(
+            f"{final}: cannot be written: {error.strerror or first_line(error)}; make room there"
+        ) from error
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def restore(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    """Reads the newest whole checkpoint.
+
+    Args:
+        folder: of the checkpoints.
+        like: a state of the same run, whose structure and `frozen` the result has.
+
+    Returns:
+        The state with the stored bits and the source's state; None if there is no checkpoint.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole; or one is of another model or optimizer.
+    """
+    found = steps(folder)
+    for step in reversed(found):
+        path = folder / str(step)
+        try:
+            leaves, source = _read(path)
+        except Exception as error:  # of whatever type Orbax and TensorStore raise: the checkpoint is what is wrong
+            _log.warning("%s: damaged (%s); the one before is used", path, first_line(error))
+            continue
+        return _fitted(path, leaves, like), source
+    if found:
+        raise UserError(f"{folder}: none of the checkpoints can be read; remove the folder to start anew")
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    record = json.loads((path / _SOURCE).read_text(encoding="utf-8"))
+    found = _digests(path / _STATE)
+    changed = [name for name, digest in record["digests"].items() if found.get(name) != digest]
+    if changed:
+        raise ValueError(f"{min(changed)} is not as it was written")
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        store = (path / _STATE).absolute()
+        names = checkpointer.metadata(store).item_metadata.tree
+        restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        args = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=restore_args)
+        return checkpointer.restore(store, args=args), record["source"]
+
+
+def _fitted(path: Path, leaves: dict[str, np.ndarray], like: TrainState) -> TrainState:
+    wanted = _named(like)
+    different = sorted(
+        name for name in wanted.keys() | leaves.keys()
+        if name not in wanted or name not in leaves
+        or (wanted[name].shape, wanted[name].dtype) != (leaves[name].shape, leaves[name].dtype)
+    )  # fmt: skip
+    if different:
+        raise UserError(f"{path}: is of another model or optimizer ({different[0]} differs); name another run folder")
+    structure = jax.tree.structure(dataclasses.replace(like, frozen={}))
+    # Copies: jax may use a numpy array's memory as it is, and the step donates what it is given.
+    restored = jax.tree.unflatten(structure, [jnp.array(leaves[name], copy=True) for name in wanted])
+    return dataclasses.replace(restored, frozen=like.frozen)
+
+
+def _named(state: TrainState) -> dict[str, jax.Array]:
+    """{dotted path: leaf}, in the order of the tree; a name does not change when optax renames its tuples' types."""
+    flat = jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, frozen={}))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digest of every file: Orbax does not check what it reads, and a flipped bit would train on unnoticed."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _flush(folder: Path) -> None:
+    """Waits until the files are on the disk, so that the rename does not overtake them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

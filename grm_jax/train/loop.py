@@ -1,0 +1,159 @@
+"""The one training loop: any loss, any source of batches, and a run that goes on where it was killed."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from grm_jax.errors import UserError
+from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gemma2 import Gemma2
+from grm_jax.train import checkpointing, lora, speed
+from grm_jax.train.metrics import MetricsLog
+from grm_jax.train.optimizer import make_optimizer, make_schedule
+from grm_jax.train.plots import save_training_plots
+from grm_jax.train.step import Batch, Loss, Params, TrainState, init_state, make_step
+from grm_jax.train.training import Training
+
+CHECKPOINTS = "checkpoints"
+_SKIPPED_LIMIT = 5  # steps one after another that are not finite
+
+
+class BatchSource(Protocol):
+    """Where batches come from. All that `next` depends on is in its state, so that a run can go on."""
+
+    def next(self, params: Params) -> tuple[Batch, dict[str, float]]:
+        """Returns the next batch and metrics of its making.
+
+        Args:
+            params: the model's parameters now; not to be kept, the next step overwrites them.
+        """
+
+    def get_state(self) -> dict[str, Any]:
+        """What `set_state` wants in order that `next` goes on from here; JSON can hold it."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where `get_state` gave this."""
+
+
+def fit(
+    params: Params,
+    loss: Loss,
+    training: Training,
+    source: BatchSource,
+    folder: Path,
+    *,
+    progress: Callable[[int, str], None] | None = None,
+    work: Callable[[Batch], speed.Work] | None = None,
+    export: Callable[[int, Params], None] | None = None,
+) -> Params:
+    """Trains a model; killed at any moment and called again, it gives the same bits as if it had not been.
+
+    Writes `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at the end, `plots/training.png`. Of a checkpoint in the folder it
+    goes on; the arguments must then be those of the first call. The same bits are those of the same machine and versions;
+    fields of `metrics.WALL_CLOCK` are of each run its own.
+
+    Args:
+        params: the model's parameters to start from.
+        loss: (parameters, batch) -> LossTerms.
+        training: settings.
+        source: of batches.
+        folder: of the run.
+        progress: called with (steps done, note) after every step.
+        work: what a batch asks of the model, for tokens a second and the utilisation.
+        export: called with (step, the model's parameters) after each `export_every` steps but the last; a resumed run may
+            call it again for a step, with the same bits.
+
+    Returns:
+        The model's parameters on the device: the moving average if there is one, LoRA merged.
+
+    Raises:
+        UserError: five steps one after another were not finite, or what `checkpointing` and `step` refuse.
+    """
+    model = _Model(training)
+    optimizer, schedule = make_optimizer(training), make_schedule(training)
+    trained, frozen = model.split(params)
+    state = init_state(trained, optimizer, frozen=frozen, ema=training.ema_decay > 0)
+    del params, trained, frozen
+    restored = checkpointing.restore(folder / CHECKPOINTS, state)
+    if restored:
+        state, source_state = restored
+        source.set_state(source_state)
+    step = make_step(
+        loss, optimizer, accumulate=training.accumulate, ema_decay=training.ema_decay, merge=model.merge_function
+    )
+    first, start = int(state.step) + 1, time.perf_counter()
+    speedometer = speed.Speedometer(training.peak_flops or speed.peak_flops(jax.devices()[0].device_kind))
+    with MetricsLog(folder, first - 1) as log:
+        for number in range(first, training.steps + 1):
+            begun = time.perf_counter()
+            batch, extra = source.next(model.merged(state))
+            ready = time.perf_counter()
+            state, device_metrics = step(state, batch)
+            metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
+            ended = time.perf_counter()
+            speedometer.add(ended - begun, ready - begun, work(batch) if work else None)
+            last = number == training.steps
+            if last or _is_due(number, training.log_every):
+                clock = {"seconds": log.seconds + ended - start, **speedometer.read()}
+                updates = number - int(state.skipped)
+                rate = float(schedule(max(updates - 1, 0)))  # of the last update
+                log.write(number, {**extra, **metrics, "learning_rate": rate, **clock})
+            if int(state.skipped_in_row) >= _SKIPPED_LIMIT:
+                raise _not_finite(number, folder / CHECKPOINTS)
+            if export and not last and _is_due(number, training.export_every):
+                export(number, model.result(state))
+            if last or _is_due(number, training.save_every):
+                log.flush()
+                checkpointing.save(folder / CHECKPOINTS, state, source.get_state())
+            if progress:
+                progress(number, f"loss {metrics['loss']:.4f}")
+    save_training_plots(folder)
+    return model.result(state)
+
+
+def training_model(config: Gemma2Config, training: Training) -> Gemma2:
+    """The module that computes as the settings say: its dtype, and whether activations are kept."""
+    return Gemma2(config, dtype=jnp.dtype(training.dtype), remat=training.remat)
+
+
+class _Model:
+    """How the trained leaves become the model's parameters: as they are, or as the factors of LoRA."""
+
+    def __init__(self, training: Training):
+        self._training = training
+        self.merge_function: Callable[[Params, Params], Params] | None = None
+        if training.lora_rank:
+            self.merge_function = lambda frozen, trained: lora.merge(frozen, trained, training.lora_alpha)
+            self._merge = jax.jit(self.merge_function)
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """(trained, frozen); trained leaves are float32, whatever the type of the weights given."""
+        trained: Params = params
+        frozen: Params = {}
+        if self._training.lora_rank:
+            trained, frozen = lora.split(params, self._training.lora_rank, self._training.seed)
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trained), frozen
+
+    def merged(self, state: TrainState) -> Params:
+        return self._merge(state.frozen, state.params) if self.merge_function else state.params
+
+    def result(self, state: TrainState) -> Params:
+        """The parameters to use: of the moving average if there is one."""
+        return self.merged(dataclasses.replace(state, params=state.ema) if state.ema else state)
+
+
+def _is_due(number: int, every: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def _not_finite(step: int, checkpoints: Path) -> UserError:
+    saved = checkpointing.steps(checkpoints)
+    last = f"the last checkpoint is {checkpoints / str(saved[-1])}" if saved else "no checkpoint was written before"
+    return UserError(
+        f"step {step}: loss or gradient was not finite {_SKIPPED_LIMIT} times in a row; {last}; lower the learning rate"
+    )
