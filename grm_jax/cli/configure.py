@@ -21,6 +21,7 @@ from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.rejection import Rft
+from grm_jax.train.meta_rm import MetaRm
 from grm_jax.train.sft import Sft
 
 
@@ -37,7 +38,7 @@ class ArenaTokenizer:
     seed: int = 0
 
 
-_CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, ArenaCritiques, ArenaTokenizer, Noise, SftData, Rft)
+_CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, MetaRm, ArenaCritiques, ArenaTokenizer, Noise, SftData, Rft)
 _registered = {cls: gin.external_configurable(cls, name=cls.__name__, module="grm_jax") for cls in _CONFIGURABLE}
 _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last, for messages; later ones win
 

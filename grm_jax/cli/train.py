@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Trains a judge. `sft` is next-token training on critiques; its source is the arena's noisy oracle.
+Trains a judge, or its meta model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
+`meta_rm` learns from sampled critiques of labelled items which of them are right.
 Without --model a model is made from Gemma2Config and a tokenizer is trained on the arena's text."""
 _EPILOG = """\
 example:
@@ -26,9 +27,19 @@ def add_parser(subparsers: Any) -> None:
         "train", help="train a judge", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("stage", choices=["sft"], help="what to train")
+    parser.add_argument("stage", choices=["sft", "meta_rm"], help="what to train")
     parser.add_argument("--model", metavar="DIR", help="start from this model folder instead of from nothing")
-    parser.add_argument("--template", default="tiny", metavar="NAME|FILE", help="prompt template (default: tiny)")
+    parser.add_argument(
+        "--template", metavar="NAME|FILE", help="prompt template (default: tiny; for meta_rm what fits the model)"
+    )
+    parser.add_argument("--input", metavar="FILE", help="meta_rm: the labelled items that the critiques are about")
+    parser.add_argument(
+        "--trajectories",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="meta_rm: a trajectories.jsonl or the run folder of a judge; may be repeated",
+    )
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights (default: float32)"
     )
@@ -46,12 +57,38 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if (output / "model").exists():
         raise UserError(f"{output}: this run is done; give --output a new folder")
+    return {"sft": _sft, "meta_rm": _meta_rm}[args.stage](args, output)
 
+
+def _meta_rm(args: argparse.Namespace, output: Path) -> int:
+    from grm_jax.cli import configure
+    from grm_jax.cli.progress import bar
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.spct.meta_stage import run_meta_stage
+    from grm_jax.train.meta_rm import MetaRm
+
+    if not (args.model and args.input and args.trajectories):
+        raise UserError("meta_rm: give --model, --input (labelled items) and --trajectories")
+    settings = configure.make(MetaRm)
+    items = read_jsonl_items(args.input)
+    _begin(output, configure.operative())
+    with bar("training", settings.steps) as advance:
+        folder = run_meta_stage(
+            args.model, items, args.trajectories, settings, output,
+            template=args.template, dtype=args.dtype, progress=advance,
+        )  # fmt: skip
+    print(f"saved {folder}")
+    return 0
+
+
+def _sft(args: argparse.Namespace, output: Path) -> int:
     import jax
     import numpy as np
 
     from grm_jax.checkpoints.folder import copy_side_files, load_params
     from grm_jax.checkpoints.huggingface import save_hugging_face
+    from grm_jax.cli import configure
     from grm_jax.cli.progress import bar
     from grm_jax.data.arena.corpus import corpus, pieces
     from grm_jax.data.critiques import ArenaCritiques
@@ -66,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.train.sft import Sft, train_sft
 
     sft, examples = configure.make(Sft), sft_examples(configure.make(SftData), configure.make(ArenaCritiques))
-    template = load_template(args.template)
+    wording = args.template or "tiny"
+    template = load_template(wording)
     text = None if args.model else configure.make(configure.ArenaTokenizer)
     config = load_params(model_folder(args.model), dtype="float32")[0] if args.model else configure.make(Gemma2Config)
     _begin(output, configure.operative())
@@ -87,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         save_hugging_face(folder, config, jax.tree.map(np.asarray, params), dtype=args.dtype)
         copy_side_files(source, folder)
-        (folder / "template.toml").write_text(template_text(args.template), encoding="utf-8")
+        (folder / "template.toml").write_text(template_text(wording), encoding="utf-8")
         shutil.rmtree(output / name, ignore_errors=True)
         return folder.rename(output / name)
 

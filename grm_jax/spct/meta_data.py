@@ -97,10 +97,11 @@ def group_critiques(
 class MetaBatches:
     """An endless source of batches (`train.loop.BatchSource`).
 
-    Every epoch shows each group once, in an order keyed by (seed, epoch); a batch may hold the end of one and the start of the next.
+    Every epoch shows each group once, in an order keyed by (seed, epoch); a batch may hold the end of one and the
+    start of the next.
 
-    A batch has what `train.meta_rm.meta_loss` reads, for P prompts. G, S and T are those of its largest group, rounded up, so that
-    few shapes are compiled.
+    A batch has what `train.meta_rm.meta_loss` reads, for P prompts. G, S and T are those of its largest group, rounded up, so
+    that few shapes are compiled.
     """
 
     def __init__(self, groups: Sequence[LabelledGroup], *, prompts: int, seed: int):
