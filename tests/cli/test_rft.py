@@ -228,7 +228,7 @@ def test_a_run_killed_twice_ends_as_an_uninterrupted_one(grm, tmp_path):
     """Real processes, the shipped judge, SIGKILL once among the samples and once among the hinted ones."""
     model = shutil.copytree(model_folder("tiny"), tmp_path / "tiny")
     (model / "template.toml").write_text(template_text("tiny"))
-    assert grm("data", "arena", "--split", "train", "--count", 40, "--output", tmp_path / "arena.jsonl")[0] == 0
+    assert grm("data", "arena", "--split", "train", "--count", 24, "--output", tmp_path / "arena.jsonl")[0] == 0
     given = ["rft", "--model", model, "--input", tmp_path / "arena.jsonl", "--hinted", "--temperature", 1]
     given += ["--max-new", 120, "--rows", 4, "--output"]
     assert grm(*given, tmp_path / "whole")[0] in (0, 3)
@@ -239,4 +239,4 @@ def test_a_run_killed_twice_ends_as_an_uninterrupted_one(grm, tmp_path):
     assert not (run / "accepted.jsonl").exists()
     assert grm(*given, run)[0] in (0, 3)
     assert written(run) == written(tmp_path / "whole")
-    assert len(objects(run / "accepted.jsonl")) > 10
+    assert len(objects(run / "accepted.jsonl")) > 5
