@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,25 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written: {error.strerror or first_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to make a folder at, and renames it to `path`, over what is there, when the block ends well.
+
+    So a folder of that name is whole, and what was killed in between is made again without a trace.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or first_line(error)}") from error
 
 
 def new_model_folder(folder: Path) -> None:

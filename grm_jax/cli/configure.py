@@ -16,41 +16,34 @@ import gin
 
 from grm_jax.data.arena.oracle import Noise
 from grm_jax.data.critiques import ArenaCritiques
-from grm_jax.data.mixture import SftData
+from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.rejection import Rft
+from grm_jax.spct.sft_stage import ArenaTokenizer, NewModel
 from grm_jax.train.meta_rm import MetaRm
 from grm_jax.train.sft import Sft
 
-
-@dataclasses.dataclass(frozen=True)
-class ArenaTokenizer:
-    """A tokenizer trained on the arena's own text.
-
-    Attributes:
-        examples: how many training examples its text is taken from.
-        seed: of those examples.
-    """
-
-    examples: int = 4000
-    seed: int = 0
-
-
 _CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, MetaRm, ArenaCritiques, ArenaTokenizer, Noise, SftData, Rft)
+_STREAMS: dict[str, Any] = {ARENA: ArenaCritiques}
 _registered = {cls: gin.external_configurable(cls, name=cls.__name__, module="grm_jax") for cls in _CONFIGURABLE}
 _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last, for messages; later ones win
 
 T = typing.TypeVar("T")
 
 
-def load(files: Sequence[str], bindings: Sequence[str]) -> None:
+def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = ()) -> None:
     """Reads gin files, then single bindings such as `Sft.steps=10`, over a clean configuration.
 
+    Args:
+        files: read in order; later ones win.
+        bindings: win over files.
+        scopes: those that `make` will be asked for: `base/Sft.steps = 10` is a setting in the scope "base".
+
     Raises:
-        UserError: a missing file, a syntax error, an unknown name, a missing macro or a value of the wrong type, with
-            its place.
+        UserError: a missing file, a syntax error, an unknown name or scope, a missing macro or a value of the wrong type,
+            with its place.
     """
     gin.clear_config()
     _sources.clear()
@@ -67,18 +60,24 @@ def load(files: Sequence[str], bindings: Sequence[str]) -> None:
         except Exception as error:
             raise UserError(f"--gin.{binding}: {_message(error)}") from error
         _sources.append((f"--gin.{binding}", binding))
+    known = _check_scopes(scopes)
     for cls in _CONFIGURABLE:
         for name, annotation in typing.get_type_hints(cls).items():
-            _check_type(f"{cls.__name__}.{name}", annotation)
+            for scope in ("", *known):
+                _check_type(_binding(cls, name, scope), annotation)
 
 
-def make(cls: type[T], **given: Any) -> T:
-    """Builds one of the registered dataclasses from the configuration; `given` values win.
+def make(cls: type[T], *, scope: str = "", **given: Any) -> T:
+    """Builds one of the registered dataclasses from the configuration; `given` values win, then those of the scope.
 
     Raises:
         UserError: a required setting is nowhere to be found, or a value is refused.
     """
-    bound = {name for name in typing.get_type_hints(cls) if _is_bound(f"{cls.__name__}.{name}")}
+    binding_of = {
+        name: next((b for b in (_binding(cls, name, scope), _binding(cls, name)) if _is_bound(b)), None)
+        for name in typing.get_type_hints(cls)
+    }
+    bound = {name for name, binding in binding_of.items() if binding}
     required = {
         field.name
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -86,21 +85,53 @@ def make(cls: type[T], **given: Any) -> T:
     }
     missing = sorted(required - bound - given.keys())
     if missing:
-        names = ", ".join(f"{cls.__name__}.{name}" for name in missing)
-        remedy = f"add a --gin_file that sets it, or --gin.{cls.__name__}.{missing[0]}=VALUE"
+        names = ", ".join(_binding(cls, name, scope) for name in missing)
+        remedy = f"add a --gin_file that sets it, or --gin.{_binding(cls, missing[0], scope)}=VALUE"
         raise UserError(f"configuration: {names} not set; {remedy}")
     try:
-        return _registered[cls](**given)  # type: ignore[index]
+        with gin.config_scope(scope or None):
+            return _registered[cls](**given)  # type: ignore[index]
     except (UserError, ValueError, TypeError) as error:
         message = str(error).strip().splitlines()[0]  # gin adds lines of its own
         named = [name for name in bound - given.keys() if re.search(rf"\b{name}\b", message)]
-        place = f"{_place(f'{cls.__name__}.{named[0]}')}: " if named else ""
+        place = f"{_place(binding_of[named[0]] or '')}: " if named else ""
         raise UserError(place + message) from error
+
+
+def streams(scope: str = "") -> Streams:
+    """Returns the endless streams of examples by the names they have among `SftData.sources`, as configured in a scope."""
+    return {name: make(cls, scope=scope) for name, cls in _STREAMS.items()}
+
+
+def new_model(scope: str = "") -> NewModel:
+    """Returns the model to be made from nothing, as configured in a scope."""
+    return NewModel(make(Gemma2Config, scope=scope), make(ArenaTokenizer, scope=scope))
 
 
 def operative() -> str:
     """The configuration that was really used, in gin's own form."""
     return gin.operative_config_str()
+
+
+def _binding(cls: type, name: str, scope: str = "") -> str:
+    return f"{scope}/{cls.__name__}.{name}" if scope else f"{cls.__name__}.{name}"
+
+
+def _check_scopes(scopes: Sequence[str]) -> list[str]:
+    """Refuses settings in a scope that nothing will be made in: gin would pass over them without a word.
+
+    Returns:
+        The scopes there are: those given, and those of references such as `@hinted/Noise()`.
+    """
+    text = gin.config_str()
+    known = sorted({*scopes, *re.findall(r"@([\w./]+)/\w+", text)})
+    for scope, name in re.findall(r"^# Parameters for ([\w./]+)/([\w.]+):$", text, re.MULTILINE):
+        if scope not in known:
+            written = re.compile(rf"^\s*{re.escape(scope)}/")
+            place = next((place for place, line in reversed(_sources) if written.search(line)), "configuration")
+            there = f"known here: {', '.join(scopes)}" if scopes else "there are none here"
+            raise UserError(f"{place}: {scope}/{name}: the scope '{scope}' is not known; {there}")
+    return known
 
 
 def _is_bound(binding: str) -> bool:
@@ -144,7 +175,8 @@ def _note(parsed: Any) -> None:
 
 def _place(binding: str) -> str:
     """Where a binding is written; the last one wins, as in gin."""
-    written = re.compile(rf"(?:^|[\s./]){re.escape(binding)}\s*=")
+    scope, slash, name = binding.rpartition("/")
+    written = re.compile(rf"^\s*{re.escape(scope + slash)}(?:\w+\.)*{re.escape(name)}\s*=")
     return next((place for place, line in reversed(_sources) if written.search(line)), "configuration")
 
 

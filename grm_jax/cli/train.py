@@ -1,7 +1,6 @@
 """`grm train`: trains a judge."""
 
 import argparse
-import shutil
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("stage", choices=["sft", "meta_rm"], help="what to train")
     parser.add_argument("--model", metavar="DIR", help="start from this model folder instead of from nothing")
-    parser.add_argument(
-        "--template", metavar="NAME|FILE", help="prompt template (default: tiny; for meta_rm what fits the model)"
-    )
+    parser.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: what fits the model)")
     parser.add_argument("--input", metavar="FILE", help="meta_rm: the labelled items that the critiques are about")
     parser.add_argument(
         "--trajectories",
@@ -83,71 +80,40 @@ def _meta_rm(args: argparse.Namespace, output: Path) -> int:
 
 
 def _sft(args: argparse.Namespace, output: Path) -> int:
-    import jax
-    import numpy as np
-
-    from grm_jax.checkpoints.folder import copy_side_files, load_params
-    from grm_jax.checkpoints.huggingface import save_hugging_face
     from grm_jax.cli import configure
     from grm_jax.cli.progress import bar
-    from grm_jax.data.arena.corpus import corpus, pieces
-    from grm_jax.data.critiques import ArenaCritiques
-    from grm_jax.data.mixture import SftData, sft_examples
-    from grm_jax.data.packing import packed_batches
-    from grm_jax.judge.loading import model_folder
-    from grm_jax.model.config import Gemma2Config
-    from grm_jax.model.gemma2 import init_params
-    from grm_jax.text.sentencepiece_training import train_sentencepiece
-    from grm_jax.text.template_file import load_template, template_text
-    from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
-    from grm_jax.train.sft import Sft, train_sft
+    from grm_jax.data.mixture import SftData
+    from grm_jax.spct.sft_stage import run_sft_stage
+    from grm_jax.train.sft import Sft
 
-    sft, examples = configure.make(Sft), sft_examples(configure.make(SftData), configure.make(ArenaCritiques))
-    wording = args.template or "tiny"
-    template = load_template(wording)
-    text = None if args.model else configure.make(configure.ArenaTokenizer)
-    config = load_params(model_folder(args.model), dtype="float32")[0] if args.model else configure.make(Gemma2Config)
+    settings, data, streams = configure.make(Sft), configure.make(SftData), configure.streams()
+    model = args.model or configure.new_model()
     _begin(output, configure.operative())
-    if text is None:
-        source = model_folder(args.model)
-        params = load_params(source, dtype="float32")[1]
-    else:
-        source = output / "tokenizer"
-        train_sentencepiece(corpus("train", text.examples, text.seed), source, config.vocab_size, user_defined=pieces())
-        params = init_params(config, jax.random.key(sft.seed))
-    tokenizer = load_tokenizer(source)
-    check_tokenizer(tokenizer, config.vocab_size)
-    batches = packed_batches(examples, template, tokenizer, rows=sft.rows, length=sft.length)
-
-    def save(params: Any, name: str) -> Path:
-        # Renamed when it is whole: a folder named model says that the run is done.
-        folder = output / f".{name}.tmp"
-        shutil.rmtree(folder, ignore_errors=True)
-        save_hugging_face(folder, config, jax.tree.map(np.asarray, params), dtype=args.dtype)
-        copy_side_files(source, folder)
-        (folder / "template.toml").write_text(template_text(wording), encoding="utf-8")
-        shutil.rmtree(output / name, ignore_errors=True)
-        return folder.rename(output / name)
-
-    with bar("training", sft.steps) as advance:
-        params = train_sft(
-            config, params, batches, sft, output, progress=advance,
-            export=lambda number, params: print(f"saved {save(params, f'model-{number}')}"),
-        )  # fmt: skip
-    print(f"saved {save(params, 'model')}")
+    with bar("training", settings.steps) as advance:
+        folder = run_sft_stage(
+            model, data, streams, settings, output, template=args.template, dtype=args.dtype, progress=advance
+        )
+    print(f"saved {folder}")
     return 0
 
 
 def _begin(output: Path, configuration: str) -> None:
     """Makes the run folder, or goes on in one that was left with the same configuration.
 
+    Before its first checkpoint there is nothing to go on with, so another configuration may begin anew.
+
     Raises:
         UserError: the folder holds something else, or a run of another configuration.
     """
     from grm_jax.errors import UserError
+    from grm_jax.train.checkpointing import steps
+    from grm_jax.train.loop import CHECKPOINTS
 
     record = output / "config.gin"
     if record.is_file():
+        if not steps(output / CHECKPOINTS):
+            record.write_text(configuration, encoding="utf-8")
+            return
         before = record.read_text(encoding="utf-8")
         if before != configuration:
             changed = next(

@@ -1,6 +1,6 @@
 """Mixtures: several sources of training examples, in proportion to their weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from grm_jax.errors import UserError
 ARENA = "arena"
 """Names the endless stream of the arena's critiques among the sources."""
 
+Streams = Mapping[str, Callable[[int], Example]]
+"""Endless streams by the name they have among the sources: example i is a function of i."""
+
 _ENDLESS = 2**40
 
 
@@ -22,7 +25,8 @@ class SftData:
     """What supervised fine-tuning learns from.
 
     Attributes:
-        sources: (spec, weight) of each source: what `open_source` takes, or "arena"; weights are relative.
+        sources: (spec, weight) of each source: what `open_source` takes, or the name of a stream such as "arena"; weights are
+            relative.
         seed: of the order.
     """
 
@@ -88,18 +92,18 @@ def mix(sources: Sequence[tuple[str, Any, float]], seed: int) -> Callable[[int],
     return mixed.__getitem__
 
 
-def sft_examples(data: SftData, arena: Callable[[int], Example]) -> Callable[[int], Example]:
+def sft_examples(data: SftData, streams: Streams) -> Callable[[int], Example]:
     """Opens the sources of a supervised run; example i of the mixture is a function of (data.seed, i).
 
     Args:
         data: the sources and their weights.
-        arena: example i of the source "arena".
+        streams: what is no file, by name.
 
     Raises:
         UserError: a source cannot be opened; later, from a row that is no example.
     """
     opened: list[tuple[str, Any, float]] = []
     for spec, weight in data.sources:
-        rows = _Stream(arena) if spec == ARENA else _Examples(open_source(spec))
+        rows = _Stream(streams[spec]) if spec in streams else _Examples(open_source(spec))
         opened.append((spec, rows, weight))
     return mix(opened, data.seed)

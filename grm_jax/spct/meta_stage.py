@@ -1,10 +1,9 @@
 """The meta reward model's stage: from a model and labelled critiques to a folder that `MetaModel.load` reads."""
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from grm_jax.checkpoints.files import replacing_folder
 from grm_jax.checkpoints.folder import load_params
 from grm_jax.data.records import Item
 from grm_jax.errors import UserError
@@ -74,13 +73,9 @@ def run_meta_stage(
     head = load_head(source) if has_head(source) else zero_head(config)
     batches = MetaBatches(groups, prompts=settings.prompts, seed=settings.seed)
     params = train_meta_rm(config, trunk | {HEAD: head}, batches, settings, output, progress=progress)
-    # Written apart and renamed: a stage killed here is finished by running it again.
-    final, partial = output / MODEL, output / f".{MODEL}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_meta(partial, config, params, source, template_text(chosen), dtype=dtype)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(partial, final)
-    return final
+    with replacing_folder(output / MODEL) as partial:
+        save_meta(partial, config, params, source, template_text(chosen), dtype=dtype)
+    return output / MODEL
 
 
 def default_template(folder: Path) -> str | Path:

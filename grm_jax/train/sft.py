@@ -20,10 +20,12 @@ class Sft(Training):
     Attributes:
         rows: rows a batch (B); a multiple of `accumulate`.
         length: tokens a row (T); examples are packed into rows.
+        skip_long: leave out examples that no row can hold, and count them, instead of stopping at the first.
     """
 
     rows: int = 32
     length: int = 256
+    skip_long: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

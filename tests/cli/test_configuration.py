@@ -95,6 +95,61 @@ def test_a_mistake_in_an_included_file_is_named_there(gin_file):
         configure.load([gin_file(f"include '{base}'")], [])
 
 
+def test_a_scope_has_settings_of_its_own_and_shares_the_others(gin_file):
+    configure.load(
+        [gin_file("Sft.steps = 7\nSft.rows = 2\nrft/Sft.steps = 3\nbase/grm_jax.Sft.rows = 5")],
+        ["base/Sft.steps=9"],
+        scopes=("base", "rft"),
+    )
+    made = [configure.make(Sft, scope=scope) for scope in ("", "base", "rft")]
+    assert [(sft.steps, sft.rows) for sft in made] == [(7, 2), (9, 5), (3, 2)]
+    assert configure.make(Sft, scope="rft", steps=1).steps == 1
+    assert "base/Sft.steps = 9" in configure.operative()
+
+
+def test_a_reference_is_made_in_the_scope_it_names_else_in_that_of_its_owner(gin_file):
+    noises = "ArenaCritiques.noise = @Noise()\nrft/ArenaCritiques.noise = @loud/Noise()"
+    text = f"{noises}\nbase/Noise.missed = 0.5\nloud/Noise.missed = 0.75"
+    configure.load([gin_file(text)], [], scopes=("base", "rft"))
+    assert [configure.make(ArenaCritiques, scope=scope).noise.missed for scope in ("base", "rft")] == [0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("Sft.steps = 4\nbase/Sft.steps = 'x'", 2, "base/Sft.steps = 'x' must be of type int"),
+        ("base/Sft.steps = 4\nSft.steps = 'x'", 2, "Sft.steps = 'x' must be of type int"),
+        ("Sft.steps = 4\n\nbsae/Sft.rows = 4", 3, "the scope 'bsae' is not known; known here: base, rft"),
+        ("base/Sft.stepz = 4", 1, "doesn't have a parameter named 'stepz'"),
+        ("base/Sft.steps = %STEPS", 1, "the macro STEPS is not set"),
+        ("ArenaCritiques.noise = @loud/Noise()\nloud/Noise.missed = 'x'", 2, "loud/Noise.missed = 'x' must be of type"),
+    ],
+)
+def test_a_mistake_in_a_scope_is_named_with_its_line(gin_file, text, line, message):
+    path = gin_file(text)
+    with pytest.raises(UserError) as error:
+        configure.load([path], [], scopes=("base", "rft"))
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert message in str(error.value)
+
+
+def test_a_value_that_is_refused_in_a_scope_is_named_where_it_is_written(gin_file):
+    path = gin_file("Sft.steps = 4\nbase/Sft.steps = 0\nSft.rows = -1")
+    configure.load([path], [], scopes=("base",))
+    with pytest.raises(UserError, match=rf"^{path}:2: Sft.steps must be at least 1, not 0$"):
+        configure.make(Sft, scope="base")
+    with pytest.raises(UserError, match=rf"^{path}:3: Sft.rows must be at least 1, not -1$"):
+        configure.make(Sft)
+    configure.load([], ["rft/Sft.rows=2"], scopes=("rft",))
+    with pytest.raises(UserError, match=r"rft/Sft.steps not set; .* or --gin.rft/Sft.steps=VALUE"):
+        configure.make(Sft, scope="rft")
+
+
+def test_commands_without_scopes_refuse_them(refused, gin_file, tmp_path):
+    error = refused("train", "sft", "--gin_file", gin_file("base/Sft.steps = 4"), "--output", tmp_path / "run")
+    assert "base/Sft: the scope 'base' is not known; there are none here" in error
+
+
 def test_the_operative_configuration_reads_back(gin_file):
     configure.load([gin_file("Sft.steps = 7\nSft.clip = 0.25")], ["Sft.rows=3"])
     made = configure.make(Sft)

@@ -72,7 +72,7 @@ def test_files_and_the_arena_become_one_stream_that_can_be_taken_up_again(tmp_pa
     def arena(index):
         return critiques.setdefault(index, CritiqueExample((("user", f"task {index}"),), ("x",), "fine"))
 
-    examples = sft_examples(data, arena)
+    examples = sft_examples(data, {"arena": arena})
     kinds = Counter(type(examples(i)) for i in range(300))
     assert kinds == {InstructionExample: 100, CritiqueExample: 200}
     assert sorted(critiques) == list(range(200))  # a stream keeps its own order
@@ -96,7 +96,7 @@ def test_files_and_the_arena_become_one_stream_that_can_be_taken_up_again(tmp_pa
 
 def test_a_row_that_is_no_example_is_refused_with_its_place(tmp_path):
     write_jsonl(tmp_path / "i.jsonl", [*instructions(3), {"prompt": "p", "answer": "a"}])
-    examples = sft_examples(SftData(sources=((str(tmp_path / "i.jsonl"), 1.0),)), None)
+    examples = sft_examples(SftData(sources=((str(tmp_path / "i.jsonl"), 1.0),)), {})
     with pytest.raises(UserError, match=r"i\.jsonl:4: 'answer': unknown field"):
         [examples(i) for i in range(4)]
 
