@@ -20,12 +20,18 @@ from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.spct.recipe import BaseRecipe, Recipe, RftRecipe, Spct, shifted
 from grm_jax.spct.rejection import Rft
 from grm_jax.spct.sft_stage import ArenaTokenizer, NewModel
+from grm_jax.train.grpo import Grpo
 from grm_jax.train.meta_rm import MetaRm
 from grm_jax.train.sft import Sft
 
-_CONFIGURABLE = (Gemma2Config, SamplingPolicy, Sft, MetaRm, ArenaCritiques, ArenaTokenizer, Noise, SftData, Rft)
+_CONFIGURABLE = (
+    Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaTokenizer, Noise, SftData,
+)  # fmt: skip
+SCOPES = ("base", "rft")
+"""Scopes of `recipe`."""
 _STREAMS: dict[str, Any] = {ARENA: ArenaCritiques}
 _registered = {cls: gin.external_configurable(cls, name=cls.__name__, module="grm_jax") for cls in _CONFIGURABLE}
 _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last, for messages; later ones win
@@ -106,6 +112,31 @@ def streams(scope: str = "") -> Streams:
 def new_model(scope: str = "") -> NewModel:
     """Returns the model to be made from nothing, as configured in a scope."""
     return NewModel(make(Gemma2Config, scope=scope), make(ArenaTokenizer, scope=scope))
+
+
+def recipe(chosen: Sequence[str], **given: Any) -> Recipe:
+    """Builds the recipe of an SPCT run; only the stages chosen need settings. `given` values of `Spct` win.
+
+    The supervised stages have a scope each, "base" and "rft" (`SCOPES`).
+
+    Raises:
+        UserError: as `make`.
+    """
+    spct = make(Spct, **given)
+    base = rft = None
+    if "base" in chosen and not spct.base:
+        base = BaseRecipe(new_model("base"), make(SftData, scope="base"), _shifted(Sft, spct, "base"))
+    if "rft" in chosen:
+        rft = RftRecipe(_shifted(Rft, spct), _shifted(Sft, spct, "rft"), spct.seed)
+    return Recipe(
+        spct, streams("base"), base, rft,
+        grpo=_shifted(Grpo, spct) if "grpo" in chosen else None,
+        meta=_shifted(MetaRm, spct) if "meta" in chosen else None,
+    )  # fmt: skip
+
+
+def _shifted(cls: type[T], spct: Spct, scope: str = "") -> T:
+    return shifted(make(cls, scope=scope), spct.seed)
 
 
 def operative() -> str:

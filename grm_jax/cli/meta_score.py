@@ -59,15 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def score_missing(folder: "RunFolder", items: "Sequence[Item]", meta_model: str, name: str, dtype: str | None) -> int:
     """Scores what of the items can vote and has no score, and stores it batch by batch; returns how many were scored."""
     from grm_jax.cli.progress import bar
+    from grm_jax.judge.filling import fill_meta_scores
     from grm_jax.judge.meta import MetaModel
 
-    wanted = [(item, missing) for item in items if (missing := folder.unscored(item.id))]
-    total, done = sum(len(missing) for _, missing in wanted), 0
-    if not wanted:
-        return 0
-    with bar("meta scores", total) as advance:
-        for place, samples in MetaModel.load(meta_model, dtype=dtype).score(wanted):
-            folder.append_meta_scores(wanted[place][0].id, samples, name)
-            done += len(samples)
-            advance(done, "")
-    return done
+    return fill_meta_scores(lambda: MetaModel.load(meta_model, dtype=dtype), folder, items, name, bar=bar)

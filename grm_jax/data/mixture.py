@@ -14,8 +14,8 @@ from grm_jax.errors import UserError
 ARENA = "arena"
 """Names the endless stream of the arena's critiques among the sources."""
 
-Streams = Mapping[str, Callable[[int], Example]]
-"""Endless streams by the name they have among the sources: example i is a function of i."""
+Streams = Mapping[str, Callable[[int], Example] | Source]
+"""Sources by a name of their own: an endless stream, whose example i is a function of i, or rows that were opened."""
 
 _ENDLESS = 2**40
 
@@ -97,13 +97,14 @@ def sft_examples(data: SftData, streams: Streams) -> Callable[[int], Example]:
 
     Args:
         data: the sources and their weights.
-        streams: what is no file, by name.
+        streams: sources with a name; every other spec is opened.
 
     Raises:
         UserError: a source cannot be opened; later, from a row that is no example.
     """
     opened: list[tuple[str, Any, float]] = []
     for spec, weight in data.sources:
-        rows = _Stream(streams[spec]) if spec in streams else _Examples(open_source(spec))
+        named = streams.get(spec)
+        rows = _Stream(named) if callable(named) else _Examples(open_source(spec) if named is None else named)
         opened.append((spec, rows, weight))
     return mix(opened, data.seed)

@@ -5,6 +5,8 @@ mean absolute error between label and mean score is reported beside it, never mi
 rates of ties and of missing verdicts are still measured.
 """
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ class Protocol:
         ties: what an item is worth whose label shares the top score with others, t in all: "expected" 1/t, "half" 1/2,
             "strict" 0, "shuffle_argmax" 1 if the keyed shuffle of `voting.rank` puts the label first, else 0.
         failures: what an item without a verdict is worth: "wrong" 0, "chance" 1/n.
-        subsets: 0 takes the first k samples; R > 0 averages over R keyed random k-subsets of each item, which
+        subsets: 0 takes the first k samples; R > 0 averages over R keyed random k-subsets of each item (`subsets`), which
             estimates the same accuracy with less variance.
         seed: names the random streams (subsets, intervals).
     """
@@ -175,6 +177,17 @@ def _row(counted: Sequence[Judged], k: int, protocol: Protocol) -> ScalingRow:
     )
 
 
+def subsets(item_id: str, count: int, k: int, protocol: Protocol) -> np.ndarray:
+    """Returns the k-subsets of an item's `count` samples that are averaged over, rising places int [R, k].
+
+    They are `protocol.subsets` keyed random ones; where there are no more than that, and for k = 1, all of them.
+    """
+    if k == 1 or math.comb(count, k) <= protocol.subsets:
+        return np.array(list(itertools.combinations(range(count), k)))
+    rng = generator("subsets", protocol.seed, item_id, k)
+    return np.stack([np.sort(rng.choice(count, size=k, replace=False)) for _ in range(protocol.subsets)])
+
+
 def _draws(entry: Judged, k: int, protocol: Protocol) -> list[tuple[Sample, ...]]:
     judgement = entry.judgement
     if not judgement.samples and judgement.outcomes:
@@ -184,9 +197,7 @@ def _draws(entry: Judged, k: int, protocol: Protocol) -> list[tuple[Sample, ...]
     if not protocol.subsets or k == count:
         return [prefix]
     everything = first_samples(judgement.samples, None, "")
-    rng = generator("subsets", protocol.seed, judgement.id, k)
-    picks = [np.sort(rng.choice(count, size=k, replace=False)).tolist() for _ in range(protocol.subsets)]
-    return [tuple(everything[i] for i in pick) for pick in picks]
+    return [tuple(everything[i] for i in pick) for pick in subsets(judgement.id, count, k, protocol)]
 
 
 def _choice(entry: Judged, samples: Sequence[Sample], protocol: Protocol) -> tuple[float, float, float]:

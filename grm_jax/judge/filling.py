@@ -10,6 +10,7 @@ from grm_jax.text.template import PromptTooLong
 
 if TYPE_CHECKING:
     from grm_jax.judge.judge import Judge
+    from grm_jax.judge.meta import MetaModel
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 """Shows progress: bar(what, total) is entered for advance(done, note)."""
@@ -50,3 +51,34 @@ def fill(
                 folder.append(item.id, result)
                 done += len(result)
             advance(done, "")
+
+
+def fill_meta_scores(
+    load: Callable[[], "MetaModel"], folder: RunFolder, items: Sequence[Item], name: str, *, bar: Bar
+) -> int:
+    """Scores the samples of items that can vote and have no score; each score is on disk before the next is awaited.
+
+    Args:
+        load: gives the meta model; called only when there is something to score.
+        folder: of the samples; its scores, if it has any, are of the same meta model.
+        items: whose samples are scored.
+        name: of the meta model (`meta_name`).
+        bar: shows how many samples of those without a score are scored.
+
+    Returns:
+        How many were scored.
+
+    Raises:
+        UserError: the scores there are of another meta model, or a sample does not fit into its context.
+    """
+    folder.check_meta_model(name)
+    wanted = [(item, missing) for item in items if (missing := folder.unscored(item.id))]
+    total, done = sum(len(missing) for _, missing in wanted), 0
+    if not wanted:
+        return 0
+    with bar("meta scores", total) as advance:
+        for place, samples in load().score(wanted):
+            folder.append_meta_scores(wanted[place][0].id, samples, name)
+            done += len(samples)
+            advance(done, "")
+    return done

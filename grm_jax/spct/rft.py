@@ -26,6 +26,7 @@ from grm_jax.judge.run_folder import RunFolder
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.rejection import DECISIONS, TOO_EASY, Decision, Rft, decide, decide_hinted, is_hard
 from grm_jax.spct.trajectories import critique_example, trajectory, trajectory_to_json
+from grm_jax.text.template_file import Template
 
 ACCEPTED_FILE = "accepted.jsonl"
 TRAJECTORIES_FILE = "trajectories.jsonl"
@@ -128,7 +129,7 @@ def sample_and_reject(
     if not labelled:
         raise UserError("no item has a label, so no critique can be told right or wrong; give labelled items")
     if settings.hinted:
-        _check_hints(judge, labelled)
+        check_hints(judge.template, labelled)
     fill(judge, folder, labelled, settings.samples, settings.seed, bar=bar)
     plain = {item.id: _decisions(folder, item, settings) for item in labelled}
     hard = [
@@ -160,13 +161,17 @@ def sample_and_reject(
     return result
 
 
-def _check_hints(judge: Judge, items: Sequence[Item]) -> None:
-    """Refuses a template that cannot show the hints these items may need, before time is spent on sampling."""
+def check_hints(template: Template, items: Sequence[Item]) -> None:
+    """Refuses a template that cannot show the hints these items may need, before time is spent on sampling.
+
+    Raises:
+        UserError: names the block that it lacks.
+    """
     for item in items:
         n = len(item.responses)
-        judge.template.block("hint" if n > 1 else "hint_score", n)
+        template.block("hint" if n > 1 else "hint_score", n)
         if item.strength is not None:
-            judge.template.block("hint_strength", n)
+            template.block("hint_strength", n)
 
 
 def _decisions(folder: RunFolder, item: Item, settings: Rft) -> list[Decision]:
