@@ -118,8 +118,12 @@ def auc(logits: np.ndarray, right: np.ndarray, weights: np.ndarray | None = None
 
     `logits` and bool `right` are [N]; `weights` [N] count each critique that many times (default: once).
     """
-    weights = np.ones(len(logits)) if weights is None else weights
     _, level = np.unique(logits, return_inverse=True)
+    return _auc(level, right, np.ones(len(logits)) if weights is None else weights)
+
+
+def _auc(level: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float | None:
+    """`auc` of scores that are given by their rank among the distinct ones, int [N]."""
     wrong = np.bincount(level, weights=weights * ~right)
     good = np.bincount(level, weights=weights * right)
     pairs = wrong.sum() * good.sum()
@@ -142,10 +146,11 @@ def _overall(scored: ScoredCritiques, seed: int) -> Estimate | None:
     if value is None:
         return None
     _, item = np.unique(scored.items, return_inverse=True)
+    _, level = np.unique(scored.logits, return_inverse=True)
     count = int(item.max()) + 1
     rng = generator("bootstrap AUC", seed)
     # An item is drawn with all its critiques: they are not independent.
     draws = (rng.multinomial(count, np.full(count, 1 / count))[item] for _ in range(_RESAMPLES))
-    values = [drawn for weights in draws if (drawn := auc(scored.logits, scored.right, weights)) is not None]
+    values = [drawn for weights in draws if (drawn := _auc(level, scored.right, weights)) is not None]
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), count)
