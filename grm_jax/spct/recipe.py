@@ -29,6 +29,8 @@ class Spct:
 
     Attributes:
         base: a model folder to start from, or "tiny"; "" makes the base model in a stage of its own.
+        sampler: a model folder whose critiques rejective fine-tuning keeps or rejects; "" is the base model itself. The paper
+            takes another, larger model.
         items: labelled items to learn from: "arena", or what `open_source` takes.
         item_seed: of the arena's items, for learning and evaluation; another than that of the critiques the base learnt from.
         rft_items: how many of them rejective fine-tuning samples, counted from the first; 0 takes all of a source.
@@ -57,6 +59,7 @@ class Spct:
     """
 
     base: str = ""
+    sampler: str = ""
     items: str = ARENA
     item_seed: int = 1
     rft_items: int = 0

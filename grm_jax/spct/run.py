@@ -10,6 +10,7 @@ from grm_jax.data.records import item_to_json
 from grm_jax.judge.filling import Bar
 from grm_jax.spct.curve_stage import REPORT, count_too_long, write_report
 from grm_jax.spct.pipeline import check, locked, run_stages
+from grm_jax.spct.plan import Plan
 from grm_jax.spct.recipe import STAGES, Recipe
 from grm_jax.spct.stage_record import read_record
 from grm_jax.spct.stages import Workshop
@@ -46,14 +47,14 @@ def run_spct(
         The report; None without the stage curve.
 
     Raises:
-        UserError: as `Workshop`, `pipeline.check` and `locked`, and what a stage raises.
+        UserError: as `Plan`, `pipeline.check` and `locked`, and what a stage raises.
     """
-    workshop = Workshop(recipe, folder, chosen, report)
-    stages = workshop.stages()
+    plan = Plan(recipe, folder, chosen)
+    stages = Workshop(plan, report).stages()
     check(folder, stages)
     with locked(folder):
         (folder / CONFIG).write_text(configuration, encoding="utf-8")
-        for name, items in {**workshop.items, "evaluation": workshop.evaluation}.items():
+        for name, items in {**plan.items, "evaluation": plan.evaluation}.items():
             if items:
                 (folder / "items").mkdir(exist_ok=True)
                 write_jsonl(folder / "items" / f"{name}.jsonl", map(item_to_json, items))
@@ -64,9 +65,9 @@ def run_spct(
         records = {name: read_record(folder / name) for name in STAGES}
         spct, home = recipe.spct, folder / "curve"
         written = write_report(
-            workshop.judges, workshop.evaluation, workshop.curve, spct.ks, home, folder / REPORT,
+            plan.judges, plan.evaluation, plan.curve, spct.ks, home, folder / REPORT,
             k_meta=spct.k_meta, subsets=spct.subsets,
             minutes={name: record.seconds / 60 for name, record in records.items() if record},
         )  # fmt: skip
-        too_long = count_too_long(workshop.judges, workshop.evaluation, workshop.curve, home)
+        too_long = count_too_long(plan.judges, plan.evaluation, plan.curve, home)
         return Result(written, folder / REPORT, too_long)
