@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+COMPILED = ".compiled"
 _DESCRIPTION = """\
 Self-principled critique tuning from beginning to end. Five stages, each in a folder of its own under RUN:
   base   a judge made from nothing (not with Spct.base, which names a model folder to start from)
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     def say(message: str) -> None:
         print(message, flush=True)
 
+    _keep_compiled(output / COMPILED)
     result = run_spct(recipe, output, chosen, configure.operative(), bar=bar, report=say)
     if result is None:
         return EXIT_OK
@@ -67,6 +69,18 @@ def run(args: argparse.Namespace) -> int:
     if result.too_long:
         print(f"{result.too_long} evaluation items not judged by every judge: their prompts are too long")
     return EXIT_UNJUDGED if result.too_long else EXIT_OK
+
+
+def _keep_compiled(folder: Path) -> None:
+    """Lets judges of one shape share their compiled programs, and a run that goes on find those it had.
+
+    A folder that the user has named (JAX_COMPILATION_CACHE_DIR) is used instead.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _chosen(only: str | None, skip: str | None) -> list[str]:
