@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
-    """Saves a checkpoint of the state's step and removes all but the newest two; `frozen` is left out.
+    """Saves a checkpoint of the state's step and removes all but it and the one before; `frozen` is left out.
 
     Args:
         folder: of the checkpoints; made if it is not there.
@@ -45,17 +45,19 @@ def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save((temporary / _STATE).absolute(), _named(state))
-        record = {"source": source, "digests": _digests(temporary / _STATE)}
+        record = {"source": source, "digests": _digests(temporary / _STATE) | {_SOURCE: _digest_of(source)}}
         (temporary / _SOURCE).write_text(json.dumps(record), encoding="utf-8")
         _flush(temporary)
         shutil.rmtree(final, ignore_errors=True)  # a torn one of an earlier life
         os.rename(temporary, final)
-        for step in steps(folder)[:-_KEPT]:
+        # Later ones are damaged: the run would have gone on from them.
+        there = steps(folder)
+        kept = [step for step in there if step <= int(final.name)][-_KEPT:]
+        for step in set(there) - set(kept):
             shutil.rmtree(folder / str(step))
-    except OSError as error:
-        raise UserError(
-            f"{final}: cannot be written: {error.strerror or first_line(error)}; make room there"
-        ) from error
+    except (OSError, ValueError) as error:  # TensorStore raises ValueError on a full disk
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{final}: cannot be written: {reason}; make room there") from error
     return final
 
 
@@ -95,7 +97,7 @@ def restore(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     record = json.loads((path / _SOURCE).read_text(encoding="utf-8"))
-    found = _digests(path / _STATE)
+    found = _digests(path / _STATE) | {_SOURCE: _digest_of(record["source"])}
     changed = [name for name, digest in record["digests"].items() if found.get(name) != digest]
     if changed:
         raise ValueError(f"{min(changed)} is not as it was written")
@@ -137,6 +139,10 @@ def _digests(folder: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _digest_of(source: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(source).encode()).hexdigest()[:32]
 
 
 def _flush(folder: Path) -> None:

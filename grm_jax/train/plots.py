@@ -8,7 +8,7 @@ from grm_jax.train.metrics import FILE, WALL_CLOCK, read_rows
 
 PLOT = Path("plots") / "training.png"
 _COLUMNS = 3
-_LAST = ("learning_rate", "weight", "skipped", *WALL_CLOCK)  # after what is learnt comes what it took
+_LAST = ("learning_rate", "weight", "skipped_steps", *WALL_CLOCK)  # after what is learnt comes what it took
 
 
 def training_figure(rows: list[dict[str, Any]]) -> Any:

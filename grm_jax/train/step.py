@@ -92,7 +92,7 @@ def make_step(
 
     Returns:
         step(state, batch) -> (state, metrics); metrics are float32 scalars: loss, gradient_norm (before clipping), weight (the
-        denominator), skipped (so far), and each of the loss's own, NaN where its denominator is 0.
+        denominator), skipped_steps (so far), and each of the loss's own, NaN where its denominator is 0.
 
     Raises:
         UserError: when traced with a batch that cannot be taken in `accumulate` equal parts.
@@ -122,7 +122,7 @@ def make_step(
             lambda new, old: jnp.where(finite, new, old), (params, optimizer_state, ema), old
         )
         skipped = state.skipped + ~finite
-        metrics["skipped"] = skipped
+        metrics["skipped_steps"] = skipped  # sources have a `skipped` of their own
         state = TrainState(
             step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema, frozen=state.frozen,
             skipped=skipped, skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),

@@ -21,11 +21,11 @@ class Training:
         learning_rate: the highest rate, reached after `warmup` steps.
         warmup: steps in which the rate rises from 0.
         schedule: what follows the warm-up: "cosine" or "linear" to `final_fraction`, or "constant".
-        final_fraction: of the highest rate, at the last step.
+        final_fraction: of the highest rate, which the rate has come down to when all steps are done.
         optimizer: "adamw" or "adafactor".
         beta1: AdamW's first-moment decay.
         beta2: AdamW's second-moment decay.
-        weight_decay: of matrices, times the learning rate; norms are left out.
+        weight_decay: of all weights but norms, times the learning rate.
         clip: gradients are scaled down to this global norm.
         accumulate: a batch is computed in this many equal parts.
         ema_decay: decay of a moving average of the weights, which is then the result; 0 for none.
