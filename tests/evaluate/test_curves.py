@@ -173,6 +173,8 @@ def test_differences_are_those_of_the_points_and_narrower_than_their_intervals(r
         assert row["mean"] == pytest.approx(a["mean"] - b["mean"], abs=1e-12)
     kinds = {kind: rows(report, "differences", kind=kind, group="all") for kind in ("stage", "voting", "meta")}
     assert [len(found) for found in kinds.values()] == [1 + 2 * 3, 2 * 2, 2 * 2 * 2]
+    stages = {(row["what"]["vote"], row["what"]["k"]) for row in kinds["stage"]}
+    assert stages == {("greedy", 1), ("voting", 1), ("voting", 6), ("meta", 6)}
     for row in kinds["stage"]:
         assert (row["what"]["judge"], row["less"]["judge"]) == ("rft", "base")
         assert row["low"] > 0  # the better judge is better
