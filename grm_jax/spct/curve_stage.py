@@ -146,7 +146,7 @@ def write_report(
     return found
 
 
-def count_too_long(judges: Sequence[str], items: Sequence[Item], curve: Curve, home: Path) -> int:
+def count_too_long(judges: Sequence[str], items: Sequence[Item], home: Path) -> int:
     """Counts the items of which some judge's prompt did not fit into its context."""
     ids = {
         entry.judgement.id

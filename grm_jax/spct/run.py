@@ -69,5 +69,5 @@ def run_spct(
             k_meta=spct.k_meta, subsets=spct.subsets,
             minutes={name: record.seconds / 60 for name, record in records.items() if record},
         )  # fmt: skip
-        too_long = count_too_long(plan.judges, plan.evaluation, plan.curve, home)
+        too_long = count_too_long(plan.judges, plan.evaluation, home)
         return Result(written, folder / REPORT, too_long)

@@ -6,11 +6,15 @@ import pytest
 
 from grm_jax.cli import configure
 from grm_jax.data.jsonl import read_lines, write_jsonl
+from grm_jax.data.records import Item, Turn
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import model_folder
+from grm_jax.judge.run_folder import RunFolder
+from grm_jax.spct.curve_stage import count_too_long
 from grm_jax.spct.pipeline import check
 from grm_jax.spct.plan import Plan
 from grm_jax.spct.recipe import STAGES
+from grm_jax.spct.run import Result
 from grm_jax.spct.stages import Workshop
 from tests.spct.miniature import write_miniature
 
@@ -113,6 +117,40 @@ def test_a_folder_of_something_else_is_left_alone(refused, gin_file, tmp_path):
     error = refused("spct", "--gin_file", gin_file, "--output", tmp_path)
     assert f"{tmp_path}: exists already; give --output a new folder, or the folder of a run to go on with" in error
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("too_long", "code"), [(0, 0), (2, 3)])
+def test_the_end_is_a_summary_and_an_exit_code(grm, gin_file, tmp_path, monkeypatch, too_long, code):
+    point = {"judge": "base", "temperature": 0.5, "vote": "voting", "k": 1, "group": "all", "mean": 0.625}
+    given = []
+
+    def run_spct(recipe, folder, chosen, configuration, *, bar, report):
+        given.append((recipe.spct.seed, folder, chosen))
+        assert "base/Sft.steps = 50" in configuration
+        report("base: begins")
+        return Result({"points": [point]}, folder / "report", too_long)
+
+    monkeypatch.setattr("grm_jax.spct.run.run_spct", run_spct)
+    found, out, _ = grm(
+        "spct", "--gin_file", gin_file, "--output", tmp_path / "run", "--seed", 7, "--skip", "grpo, meta"
+    )
+    assert given == [(7, tmp_path / "run", ["base", "rft", "curve"])]
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:4] == [
+        "base: begins", "judge temperature vote @1", "base 0.5 Voting 62.5", f"wrote {tmp_path / 'run' / 'report'}"
+    ]  # fmt: skip
+    assert found == code and ("2 evaluation items not judged" in out) == bool(too_long)
+
+
+def test_items_that_are_too_long_for_any_judge_are_counted_once(tmp_path):
+    items = [Item(name, (Turn("user", "x"),), ("a", "b"), 0) for name in "xyz"]
+    for judge, too_long in (("base", "xy"), ("rft", "y")):
+        with RunFolder.open(tmp_path / f"{judge}-greedy", {"model": judge, "template": "t", "seed": 0}) as store:
+            store.add_items(items)
+            for name in too_long:
+                store.append_too_long(name, 100, 50)
+    assert count_too_long(["base", "rft"], items, tmp_path) == 2
+    assert count_too_long(["base", "rft"], items[1:], tmp_path) == 1
 
 
 def test_stages_that_are_not_run_need_no_settings(gin_file, tmp_path):
