@@ -13,6 +13,7 @@ from typing import Any
 from grm_jax.errors import UserError
 
 FILE, EVENTS = "metrics.jsonl", "tensorboard"
+_FLUSH_SECONDS = 30.0  # TensorBoard sees events no later than this
 WALL_CLOCK = (
     "seconds",
     "step_seconds",
@@ -35,7 +36,8 @@ class MetricsLog:
         Raises:
             UserError: the disk refuses; so do `write` and `flush`.
         """
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
         self._path = path = folder / FILE
         with self._refusals():
@@ -45,9 +47,12 @@ class MetricsLog:
             temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
             os.replace(temporary, path)
             self._file = path.open("a", encoding="utf-8")
+            # tensorboardX's SummaryWriter would write from a thread, which dies on a full disk and lets the run wait forever.
             # The name of an events file is the second it was made in: a run that went on at once would overwrite it.
-            suffix = f".{time.time_ns()}"
-            self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1, filename_suffix=suffix)
+            (folder / EVENTS).mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / EVENTS / "events"), f".{time.time_ns()}")
+            self._flushed = time.monotonic()
+            self._event(step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what came later before
         self.seconds = float(kept[-1].get("seconds", 0.0)) if kept else 0.0  # spent before, on what was kept
 
     def __enter__(self) -> "MetricsLog":
@@ -56,24 +61,34 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # every row was flushed; what was not has raised already
-            self._file.close()
-        self._events.close()
+        for file in (self._file, self._events):
+            with contextlib.suppress(OSError):  # rows were flushed, or have raised already
+                file.close()
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Writes one row; a value that is None or not finite is left out, for JSON has no word for it."""
+        """Writes one row and its events; a value that is None or not finite is left out, for JSON has no word for it."""
+        from tensorboardX.summary import scalar
+
         finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         with self._refusals():
             self._file.write(_line({"step": step, **finite}))
             self._file.flush()
-        for name, value in finite.items():
-            self._events.add_scalar(name, value, step)
+            for name, value in finite.items():
+                self._event(step, summary=scalar(name, value))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     def flush(self) -> None:
-        """Waits until the rows are on the disk: a checkpoint never knows of more rows than there are."""
+        """Waits until rows and events are on the disk: a checkpoint never knows of more rows than there are."""
         with self._refusals():
             os.fsync(self._file.fileno())
             self._events.flush()
+
+    def _event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
