@@ -96,22 +96,35 @@ def test_a_step_by_hand(parts):
 
 
 def kinked_loss(params, batch):
-    """|scale * w|: finite at scale 0, where its gradient is not."""
-    return LossTerms(jnp.sqrt(jnp.sum((params["w"] * batch["scale"][0]) ** 2)), jnp.float32(1))
+    """|scale * w| + offset: finite at scale 0, where its gradient is not; at an infinite offset its gradient is."""
+    distance = jnp.sqrt(jnp.sum((params["w"] * batch["scale"][0]) ** 2))
+    return LossTerms(distance + batch["offset"][0], jnp.float32(1))
 
 
-@pytest.mark.parametrize(("scale", "what"), [(np.nan, "loss"), (np.inf, "loss"), (0.0, "gradient_norm")])
-def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(scale, what):
+def kinked(scale, offset):
+    return {"scale": np.float32([scale]), "offset": np.float32([offset])}
+
+
+@pytest.mark.parametrize(
+    ("bad", "finite"),
+    [
+        (kinked(np.nan, 0), {"loss": False, "gradient_norm": False}),
+        (kinked(0, 0), {"loss": True, "gradient_norm": False}),
+        (kinked(1, np.inf), {"loss": False, "gradient_norm": True}),
+    ],
+    ids=["neither", "the gradient", "the loss"],
+)
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(bad, finite):
     optimizer = optax.adamw(0.1)
     step = make_step(kinked_loss, optimizer, ema_decay=0.5)
     state = init_state(toy_params(), optimizer, ema=True)
-    good, bad = {"scale": np.float32([1.0])}, {"scale": np.float32([scale])}
+    good = kinked(1, 0)
     state, _ = step(state, good)
     before = copied((state.params, state.optimizer, state.ema))
     for count in (1, 2):
         state, metrics = step(state, bad)
         assert_equal_trees(copied((state.params, state.optimizer, state.ema)), before)
-        assert not np.isfinite(metrics[what]) and np.isfinite(metrics["loss"]) == (what != "loss")
+        assert {name: bool(np.isfinite(metrics[name])) for name in finite} == finite
         assert (state.step, state.skipped, state.skipped_in_row, metrics["skipped_steps"]) == (
             1 + count,
             count,
