@@ -95,5 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, handler)
 
 
+def command() -> NoReturn:
+    """The command `grm`: `main`, and the end of the process."""
+    code = main()
+    if code == EXIT_INTERRUPTED:
+        # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
