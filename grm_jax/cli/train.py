@@ -7,11 +7,13 @@ from typing import Any
 
 _DESCRIPTION = """\
 Trains a judge, or its meta model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
-`meta_rm` learns from sampled critiques of labelled items which of them are right.
-Without --model a model is made from Gemma2Config and a tokenizer is trained on the arena's text."""
+`meta_rm` learns from sampled critiques of labelled items which of them are right. `grpo` is reinforcement learning: the judge
+writes critiques of labelled items and is rewarded for those that are right (Grpo).
+Without --model `sft` makes a model from Gemma2Config, and trains a tokenizer on the arena's text."""
 _EPILOG = """\
-example:
+examples:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny
+  grm train grpo --model tiny --input items.jsonl --output runs/grpo --gin.Grpo.steps=100
 
 The run folder holds config.gin, metrics.jsonl, tensorboard/, plots/, checkpoints/ and, at the end, model/, a Hugging Face folder
 that `grm judge --model` reads; with Sft.export_every also model-500/ and so on. The same command again goes on where a run was
@@ -26,16 +28,20 @@ def add_parser(subparsers: Any) -> None:
         "train", help="train a judge", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("stage", choices=["sft", "meta_rm"], help="what to train")
+    parser.add_argument("stage", choices=["sft", "meta_rm", "grpo"], help="what to train")
     parser.add_argument("--model", metavar="DIR", help="start from this model folder instead of from nothing")
     parser.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: what fits the model)")
-    parser.add_argument("--input", metavar="FILE", help="meta_rm: the labelled items that the critiques are about")
+    parser.add_argument("--input", metavar="FILE", help="grpo, meta_rm: labelled items, one JSON object a line")
     parser.add_argument(
         "--trajectories",
         action="append",
         default=[],
         metavar="PATH",
-        help="meta_rm: a trajectories.jsonl or the run folder of a judge; may be repeated",
+        help="a trajectories.jsonl or the run folder of a judge; may be repeated. meta_rm learns from them; grpo leaves "
+        "items out whose critiques there are all right",
+    )
+    parser.add_argument(
+        "--reference", metavar="DIR", help="grpo: hold on to this model instead of the one to start from"
     )
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights (default: float32)"
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if (output / "model").exists():
         raise UserError(f"{output}: this run is done; give --output a new folder")
-    return {"sft": _sft, "meta_rm": _meta_rm}[args.stage](args, output)
+    return {"sft": _sft, "meta_rm": _meta_rm, "grpo": _grpo}[args.stage](args, output)
 
 
 def _meta_rm(args: argparse.Namespace, output: Path) -> int:
@@ -73,6 +79,29 @@ def _meta_rm(args: argparse.Namespace, output: Path) -> int:
     with bar("training", settings.steps) as advance:
         folder = run_meta_stage(
             args.model, items, args.trajectories, settings, output,
+            template=args.template, dtype=args.dtype, progress=advance,
+        )  # fmt: skip
+    print(f"saved {folder}")
+    return 0
+
+
+def _grpo(args: argparse.Namespace, output: Path) -> int:
+    from grm_jax.cli import configure
+    from grm_jax.cli.progress import bar
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.spct.grpo_stage import check_labels, run_grpo_stage
+    from grm_jax.train.grpo import Grpo
+
+    if not (args.model and args.input):
+        raise UserError("grpo: give --model and --input (labelled items)")
+    settings = configure.make(Grpo)
+    items = read_jsonl_items(args.input)
+    check_labels(items)
+    _begin(output, configure.operative())
+    with bar("training", settings.steps) as advance:
+        folder = run_grpo_stage(
+            args.model, items, settings, output, reference=args.reference, easy=args.trajectories,
             template=args.template, dtype=args.dtype, progress=advance,
         )  # fmt: skip
     print(f"saved {folder}")

@@ -33,6 +33,7 @@ class Judge:
         policy: how critiques are sampled.
         max_new: tokens a critique, at most.
         prompt_limit: tokens a prompt may have: the context less `max_new`.
+        sampler: draws the critiques.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Judge:
         self.prompt_limit = config.max_length - self.max_new
         self._tokenizer = model.tokenizer
         self._dtype = str(model.params["embedding"].dtype)
-        self._sampler = Sampler(
+        self.sampler = Sampler(
             config,
             model.params,
             policy=self.policy,
@@ -152,7 +153,7 @@ class Judge:
             for index in indices:
                 by_order.setdefault(order(seed, item.id, len(item.responses), index), []).append(index)
             # Orders of one item may differ by a token or two: the item fits when all of them do.
-            prompts = {shown: self._prompt(item, shown, hint) for shown in by_order}
+            prompts = {shown: self.prompt(item, shown, hint) for shown in by_order}
             refused = [prompt for prompt in prompts.values() if isinstance(prompt, PromptTooLong)]
             if refused:
                 yield i, max(refused, key=lambda prompt: prompt.tokens)
@@ -162,10 +163,10 @@ class Judge:
                 keys = np.stack([stream_key(stream, seed, item.id, index) for index in by_order[shown]])
                 requests.append(Request(ids=prompt.ids, keys=keys))
                 owners.append((i, shown, by_order[shown]))
-        for number, completions in self._sampler.sample(requests):
+        for number, completions in self.sampler.sample(requests):
             i, shown, indices = owners[number]
             drawn = zip(indices, completions, strict=True)
-            yield i, [self._read(index, shown, completion, seed) for index, completion in drawn]
+            yield i, [self.read(index, shown, completion, seed) for index, completion in drawn]
 
     def identity(self, seed: int, *, hint: bool = False) -> dict[str, Any]:
         """All that a sample depends on besides its item: what a store of samples must not mix."""
@@ -184,7 +185,12 @@ class Judge:
     def _template_name(self) -> str:
         return f"{self.template.name}@{self.template.digest}"
 
-    def _prompt(self, item: Item, shown: tuple[int, ...], hint: bool) -> Prompt | PromptTooLong:
+    def prompt(self, item: Item, shown: tuple[int, ...], hint: bool = False) -> Prompt | PromptTooLong:
+        """Writes the prompt of an item with its responses in the order shown.
+
+        Raises:
+            UserError: the template cannot show the item.
+        """
         try:
             return encode_prompt(
                 self.template,
@@ -199,7 +205,7 @@ class Judge:
         except UserError as error:
             raise UserError(f"item {item.id!r}: {error}") from error
 
-    def _read(self, index: int, shown: tuple[int, ...], completion: Completion, seed: int) -> Sample:
+    def read(self, index: int, shown: tuple[int, ...], completion: Completion, seed: int) -> Sample:
         """Parses one completion and puts its scores back into the item's own order."""
         ids = completion.ids[:-1] if completion.stopped else completion.ids
         text = self._tokenizer.decode(ids.tolist())

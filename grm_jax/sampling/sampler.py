@@ -82,10 +82,11 @@ class Sampler:
         # A scan would copy each layer's weights at every token on CPU; elsewhere it compiles faster and costs no memory.
         unrolled = jax.default_backend() == "cpu"
         model = Gemma2(config, unrolled=unrolled)
-        params = jax.tree.map(jnp.asarray, params)
-        self._params = jax.jit(unroll)(params) if unrolled else params
+        self._dtypes = jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
+        self._prepare = jax.jit(lambda params: unroll(self._typed(params)) if unrolled else self._typed(params))
+        self.load(params)
         self._model, self._max_new, self.rows = model, max_new, rows
-        self._dtype = params["embedding"].dtype
+        self._dtype = self._dtypes["embedding"]
         self._prefill = jax.jit(functools.partial(prefill, model))
         self._decode = jax.jit(
             functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="cache"
@@ -93,11 +94,26 @@ class Sampler:
         self._cache: CacheSegment | None = None
         self.compilations: set[tuple[int, int, int]] = set()
 
-    def sample(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[Completion]]]:
-        """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last."""
+    def load(self, params: dict[str, Any]) -> None:
+        """Goes on with other parameters of the same shapes, cast to the types of the first; nothing is compiled anew.
+
+        Leaves that need no change are used as they are: do not sample once their owner has given them away.
+        """
+        self._params = self._prepare(jax.tree.map(jnp.asarray, params))
+
+    def _typed(self, params: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree.map(lambda x, dtype: x.astype(dtype), params, self._dtypes)
+
+    def sample(self, requests: Sequence[Request], length: int = 0) -> Iterator[tuple[int, list[Completion]]]:
+        """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last.
+
+        Args:
+            requests: prompts and keys.
+            length: prompts are padded to this at least, so that one shape serves prompts of several lengths.
+        """
         groups: dict[tuple[int, int], list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault((bucket(len(request.ids)), len(request.keys)), []).append(i)
+            groups.setdefault((max(length, bucket(len(request.ids))), len(request.keys)), []).append(i)
         for (length, k), members in sorted(groups.items()):
             size = max(1, min(self.rows // k, _PREFILL_TOKENS // length))
             for start in range(0, len(members), size):

@@ -45,7 +45,7 @@ def scripted(judge, judge_folder, monkeypatch):
 
     def install(write):
         sampler = Scripted(judge_folder, write)
-        monkeypatch.setattr(judge, "_sampler", sampler)
+        monkeypatch.setattr(judge, "sampler", sampler)
         return sampler
 
     return install
