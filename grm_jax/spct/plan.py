@@ -11,6 +11,7 @@ from grm_jax.data.sources import open_source
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import model_folder
 from grm_jax.spct.curve_stage import Curve
+from grm_jax.spct.grpo_stage import check_labels
 from grm_jax.spct.items import Stretch, evaluation_items, training_items
 from grm_jax.spct.pipeline import is_finished
 from grm_jax.spct.recipe import JUDGES, STAGES, Recipe
@@ -58,6 +59,8 @@ class Plan:
         everything = training_items(spct, list(needed.values()))
         self.items = {name: stretch.of(everything) for name, stretch in needed.items()}
         self.evaluation = evaluation_items(spct) if "curve" in self.chosen else []
+        if recipe.grpo:
+            check_labels(self.items["grpo"])
         if recipe.rft and recipe.rft.sampling.hinted:
             wording = spct.template or default_template(self.model("base"), new=self._is_new)
             check_hints(load_template(wording), self.items["rft"])

@@ -20,6 +20,7 @@ from grm_jax.judge.loading import model_folder
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.curve_stage import run_curve_stage
+from grm_jax.spct.grpo_stage import run_grpo_stage
 from grm_jax.spct.items import items_digest
 from grm_jax.spct.meta_stage import run_meta_stage
 from grm_jax.spct.pipeline import Stage
@@ -107,8 +108,6 @@ class Workshop:
         easy = [self._plan.folder / "rft" / SAMPLES / TRAJECTORIES_FILE] if "rft" in self._plan.there else []
 
         def run(home: Path, bar: Bar) -> None:
-            from grm_jax.spct.grpo_stage import run_grpo_stage
-
             with bar("grpo: training", grpo.steps) as advance:
                 run_grpo_stage(
                     self._plan.model(start), items, grpo, home, easy=easy, progress=advance, **self._common()

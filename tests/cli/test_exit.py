@@ -10,8 +10,8 @@ import pytest
 def test_only_an_interrupted_command_leaves_threads_as_they_are(code, ended):
     """Threads of a computation that still runs crash the end of Python at times; here an exit handler stands for them."""
     script = (
-        "import atexit, os, grm_jax.cli as cli\n"
-        "atexit.register(lambda: os._exit(99))\n"
+        "import atexit, os, sys, grm_jax.cli as cli\n"
+        "atexit.register(lambda: (sys.stdout.flush(), os._exit(99)))\n"
         f"cli.main = lambda: {code}\n"
         "print('out')\n"
         "cli.command()\n"
