@@ -1,34 +1,66 @@
-"""Critiques of the arena's noisy oracle, as training examples."""
+"""What the arena has to teach, as endless streams of training examples.
+
+Example i of a stream is a pure function of (its settings, i): a fresh item of the training split.
+"""
 
 import dataclasses
 
-from grm_jax.data.arena import oracle, world
-from grm_jax.data.examples import CritiqueExample
+from grm_jax.data.arena import oracle, responses, world
+from grm_jax.data.arena.tasks import draw_task, write_instruction
+from grm_jax.data.examples import CritiqueExample, InstructionExample
 from grm_jax.keys import generator
+from grm_jax.text.template import Hint
 
 
 @dataclasses.dataclass(frozen=True)
 class ArenaCritiques:
-    """Endless oracle critiques of the arena's training split.
-
-    Example i is a pure function of (seed, i): a fresh item, a random order of its responses, one draw of the noisy oracle.
+    """Oracle critiques: a random order of an item's responses, one draw of the noisy oracle.
 
     Attributes:
         seed: names the stream.
         noise: error rates of the oracle.
+        principles: critiques state their principles; without them (an ablation) they begin with the first response.
+        hinted: the share of examples whose prompt tells the label, and whose oracle knew it: how a judge learns what a
+            hint is for.
     """
 
     seed: int = 0
     noise: oracle.Noise = dataclasses.field(default_factory=oracle.Noise)
+    principles: bool = True
+    hinted: float = 0.0
 
     def __call__(self, index: int) -> CritiqueExample:
         """Returns example `index`."""
         example = world.generate("train", index, self.seed)
         rng = generator("arena critique", self.seed, index)
-        responses = example.item["responses"]
-        order = tuple(int(i) for i in rng.permutation(len(responses)))
+        texts, label = example.item["responses"], example.item["label"]
+        order = tuple(int(i) for i in rng.permutation(len(texts)))
+        hinted = bool(rng.random() < self.hinted)
+        hint = Hint(order.index(label) if len(texts) > 1 else label) if hinted else None
         return CritiqueExample(
             conversation=(("user", example.item["prompt"]),),
-            responses=tuple(responses[i] for i in order),
-            critique=oracle.critique(example, order, rng, self.noise),
+            responses=tuple(texts[i] for i in order),
+            critique=oracle.critique(example, order, rng, self.noise, principles=self.principles, hinted=hinted),
+            hint=hint,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ArenaInstructions:
+    """The arena's general instructions: a task, and a response that meets all that it asks for.
+
+    Attributes:
+        seed: names the stream.
+    """
+
+    seed: int = 0
+
+    def __call__(self, index: int) -> InstructionExample:
+        """Returns example `index`."""
+        rng = generator("arena instruction", self.seed, index)
+        response = None
+        while response is None:
+            task = draw_task(held_out=False, rng=rng)
+            if world.split_of(task) == "train":
+                response = responses.draw_response(task, (), rng)
+        return InstructionExample((("user", write_instruction(task, rng)),), response.text)

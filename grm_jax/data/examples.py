@@ -12,14 +12,14 @@ import numpy as np
 
 from grm_jax.data import fields
 from grm_jax.data.records import Turn, read_conversation, read_messages
-from grm_jax.text.template import PromptTooLong, encode_prompt
+from grm_jax.text.template import Hint, PromptTooLong, encode_prompt
 from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import END_OF_TURN, Tokenizer
 
 Conversation = tuple[tuple[str, str], ...]
 """(role, content) of each turn."""
 
-_CRITIQUE_KEYS = ("prompt", "conversation", "responses", "critique", "reference", "principles", "meta")
+_CRITIQUE_KEYS = ("prompt", "conversation", "responses", "critique", "reference", "principles", "hint", "meta")
 _INSTRUCTION_KEYS = ("prompt", "conversation", "completion", "meta")
 
 
@@ -27,7 +27,8 @@ _INSTRUCTION_KEYS = ("prompt", "conversation", "completion", "meta")
 class CritiqueExample:
     """A conversation, n >= 1 responses in the order shown, and the critique to learn.
 
-    `principles` and `reference` are shown in the prompt. `meta` is the user's own and never read.
+    `principles`, `reference` and `hint` are shown in the prompt. A hint is for teaching what hints are; critiques that were
+    sampled with one are learnt without it. `meta` is the user's own and never read.
     """
 
     conversation: Conversation
@@ -35,6 +36,7 @@ class CritiqueExample:
     critique: str
     principles: tuple[str, ...] = ()
     reference: str | None = None
+    hint: Hint | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,6 +73,7 @@ def example_from_json(obj: Any, where: str) -> Example:
             critique=fields.read_text(obj["critique"], where, "critique"),
             principles=fields.read_optional(fields.read_texts, obj.get("principles"), where, "principles") or (),
             reference=fields.read_optional(fields.read_text, obj.get("reference"), where, "reference"),
+            hint=fields.read_optional(_read_hint, obj.get("hint"), where, "hint"),
             meta=fields.read_optional(fields.read_extra, obj.get("meta"), where, "meta") or {},
         )
     if "messages" in obj:
@@ -93,6 +96,8 @@ def example_to_json(example: Example) -> dict[str, Any]:
         obj |= {"responses": list(example.responses), "critique": example.critique}
         obj |= {"principles": list(example.principles)} if example.principles else {}
         obj |= {"reference": example.reference} if example.reference is not None else {}
+        if example.hint is not None:
+            obj["hint"] = {"label": example.hint.label, "strength": example.hint.strength}
     else:
         obj["completion"] = example.completion
     return obj | ({"meta": dict(example.meta)} if example.meta else {})
@@ -115,6 +120,7 @@ def encode_example(example: Example, template: Template, tokenizer: Tokenizer) -
             example.responses,
             reference=example.reference,
             principles=example.principles,
+            hint=example.hint,
         )
         assert not isinstance(prompt, PromptTooLong)  # no limit was given
         prompt_ids, learnt = prompt.ids.tolist(), example.critique
@@ -139,6 +145,16 @@ def encode_chat(tokenizer: Tokenizer, conversation: Conversation) -> list[int]:
         text = "\n\n".join(content for _, content in contents)
         ids += [start, *tokenizer.encode(f"{speaker}\n"), *tokenizer.encode(text), end, *tokenizer.encode("\n")]
     return [*ids, start, *tokenizer.encode("model\n")]
+
+
+def _read_hint(obj: Any, where: str, name: str) -> Hint:
+    hint = fields.read_object(obj, where, name)
+    fields.check_keys(hint, ("label", "strength"), ("label",), where, "remove it")
+    label = hint["label"]
+    if not isinstance(label, int | float) or isinstance(label, bool):
+        fields.fail(where, name, f"{fields.show(label)} is no number", "give the place of the best response, from 0")
+    strength = hint.get("strength")
+    return Hint(label, None if strength is None else fields.read_integer(strength, where, f"{name}.strength", 1, 3))
 
 
 def _pairs(turns: tuple[Turn, ...]) -> Conversation:

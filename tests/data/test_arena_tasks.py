@@ -1,114 +1,116 @@
-"""The right answer, re-derived from the prompt's English alone by a second, slower program."""
+"""Tasks: small, about words that differ, with room to break each requirement; held-out pairs apart."""
 
 import re
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from grm_jax.data.arena.instructions import write_instruction
-from grm_jax.data.arena.tasks import HELD_OUT_FAMILIES, SEEN_FAMILIES, draw_task, right_answer, write
-from grm_jax.data.arena.words import WORDS, weighted
+from grm_jax.data.arena.requirements import FORMS, KINDS, Requirement, Response
+from grm_jax.data.arena.responses import broken_by, draw_response
+from grm_jax.data.arena.tasks import HELD_OUT_PAIRS, SIZES, Task, draw_task, write_instruction
+from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS, chance, distinct_words, pick, weighted
 from grm_jax.keys import generator
 
-FAMILIES = SEEN_FAMILIES + HELD_OUT_FAMILIES
+TASKS = {held_out: [draw_task(held_out, generator("tasks", held_out, i)) for i in range(1500)] for held_out in (0, 1)}
+BOTH = [*TASKS[0], *TASKS[1]]
 
 
-def solve(prompt: str) -> str:
-    """Reads a prompt and answers it, sharing nothing with the package."""
-    found = re.fullmatch(r".*?[Ll]ist: ([a-z0-9 ]+)\. ([A-Z][a-z0-9 ,]+)\. ([A-Z][a-z ]+)\.", prompt)
-    assert found, prompt
-    words = found[1].split()
-    for request in found[2].lower().split(", then "):
-        words = obey(request, words)
-    if "comma" in found[3]:
-        return ", ".join(words)
-    if "bracket" in found[3]:
-        return "( " + " ".join(words) + " )"
-    return " ".join(words) + ("." if "dot" in found[3] else "")
+def pairs(task: Task) -> list[tuple[str, str]]:
+    kinds = [requirement.kind for requirement in task.requirements]
+    return [pair for pair in HELD_OUT_PAIRS if pair[0] in kinds and pair[1] in kinds]
 
 
-def obey(request: str, words: list[str]) -> list[str]:
-    """Carries out one request, found by its key word."""
-    if "number" in request:
-        total = 0
-        for word in words:
-            total += int(word)
-        return [str(total)]
-    if request.startswith(("count", "say")):
-        target = next(word for word in request.split() if word in WORDS)
-        return [str(len([word for word in words if word == target]))]
-    if request.startswith(("drop", "leave", "remove")):
-        kept = []
-        for word in words:
-            if word != request.split()[-1]:
-                kept.append(word)
-        return kept
-    if digits := re.search(r"\d+", request):
-        return [words[place] for place in range(int(digits[0]))]
-    if "alphabet" in request or "sort" in request or "a to z" in request:
-        rest, ordered = list(words), []
-        while rest:
-            smallest = rest[0]
-            for word in rest:
-                if word < smallest:
-                    smallest = word
-            rest.remove(smallest)
-            ordered.append(smallest)
-        return ordered
-    if "reverse" in request or "around" in request:
-        return [words[len(words) - 1 - place] for place in range(len(words))]
-    assert "copy" in request or "repeat" in request or "same" in request, request
-    return list(words)
+def test_requirements_differ_in_kind_and_word_and_stand_in_order() -> None:
+    sizes = Counter(len(task.requirements) for task in BOTH)
+    assert set(sizes) == set(SIZES) == {4, 5}
+    for task in BOTH:
+        kinds = [requirement.kind for requirement in task.requirements]
+        assert kinds == [kind for kind in KINDS if kind in kinds]
+        arguments = [argument for requirement in task.requirements for argument in requirement.arguments]
+        assert len(set(arguments)) == len(arguments)
+        assert task.mentioned == set(arguments)
+        for requirement in task.requirements:
+            assert len(requirement.arguments) == (2 if requirement.kind == "before" else 1)
+            if requirement.kind not in ("length", "form"):
+                assert set(requirement.arguments) <= set(WORDS)
+    assert {r.arguments[0] for task in BOTH for r in task.requirements if r.kind == "form"} == set(FORMS)
 
 
-@pytest.mark.parametrize("operations", FAMILIES, ids="+".join)
-def test_right_answer_is_what_the_prompt_asks_for(operations: tuple[str, ...]) -> None:
-    rng = generator("test", *operations)
-    for _ in range(300):
-        task = draw_task(operations, rng)
-        assert write(right_answer(task), task.form) == solve(write_instruction(task, rng))
+def test_seen_tasks_hold_no_held_out_pair_and_others_hold_one() -> None:
+    assert all(pairs(task) == [] and task.family == "seen" for task in TASKS[0])
+    assert all(len(pairs(task)) == 1 and task.family == "+".join(*pairs(task)) for task in TASKS[1])
+    assert Counter(task.family for task in TASKS[1]).keys() == {"start+twice", "avoid+end"}
 
 
-@pytest.mark.parametrize("operations", FAMILIES, ids="+".join)
-def test_tasks_stay_small(operations: tuple[str, ...]) -> None:
-    rng = generator("small", *operations)
-    for _ in range(300):
-        task = draw_task(operations, rng)
-        answer = right_answer(task)
-        if task.numeric:
-            assert len(answer) == 1
-            assert 0 <= int(answer[0]) <= 20
-        else:
-            assert 2 <= len(answer) <= 5
-        assert 2 <= len(task.given) <= 7
-        assert len(write_instruction(task, rng).split()) <= 32
-        if task.form == "commas":
-            assert len(answer) >= 3
+def test_each_kind_of_a_held_out_pair_is_trained_with_every_other_kind() -> None:
+    trained = {frozenset((a.kind, b.kind)) for t in TASKS[0] for a in t.requirements for b in t.requirements if a != b}
+    every = {frozenset((a, b)) for a in KINDS for b in KINDS if a != b}
+    assert trained == every - {frozenset(pair) for pair in HELD_OUT_PAIRS}
 
 
-def test_held_out_pairs_are_never_trained_though_their_parts_are() -> None:
-    trained_pairs = {frozenset(family) for family in SEEN_FAMILIES if len(family) == 2}
-    for first, second in HELD_OUT_FAMILIES:
-        assert frozenset((first, second)) not in trained_pairs
-        for place, operation in enumerate((first, second)):
-            assert (operation,) in SEEN_FAMILIES
-            assert any(len(family) == 2 and family[place] == operation for family in SEEN_FAMILIES)
+def test_lengths_leave_room_to_break_any_requirement() -> None:
+    taken = {"use": 1, "start": 1, "end": 1, "before": 2, "twice": 2}
+    for task in BOTH:
+        room = sum(taken.get(requirement.kind, 0) for requirement in task.requirements)
+        for requirement in task.requirements:
+            if requirement.kind == "length":
+                assert max(4, room + 1) <= int(requirement.arguments[0]) <= max(4, room + 2) < LARGEST_NUMBER
 
 
-def test_vocabulary_is_short_sorted_and_apart_from_the_instructions() -> None:
+def test_a_response_breaks_just_what_it_is_to_break() -> None:
+    """Every task can be met whole, and any one or two of its requirements be broken alone."""
+    missing = 0
+    for index, task in enumerate([*TASKS[0][:150], *TASKS[1][:150]]):
+        asked = task.requirements
+        for broken in [(), *((one,) for one in asked), *pairwise(asked)]:
+            response = draw_response(task, broken, generator("break", index, len(broken)))
+            missing += response is None
+            if response is not None:
+                assert broken_by(task, response) == broken
+                assert tuple(one for one in asked if not one.met(response)) == broken
+                assert 3 <= len(response.words) <= LARGEST_NUMBER
+                assert set(response.words) <= set(WORDS)
+    assert missing <= 6  # of some 2,500
+
+
+def test_what_cannot_be_broken_is_none_after_some_attempts() -> None:
+    task = Task((Requirement("use", ("sun",)), Requirement("start", ("sun",))))
+    assert draw_response(task, (task.requirements[0],), generator("none")) is None
+    assert isinstance(draw_response(task, (), generator("none")), Response)
+
+
+def test_a_prompt_states_the_requirements_in_random_order() -> None:
+    openings, firsts = Counter(), Counter()
+    for index, task in enumerate(BOTH):
+        prompt = write_instruction(task, generator("prompt", index))
+        found = re.fullmatch(r"(Write words|List words|Give a list): ([a-z0-9; ]+)\.", prompt)
+        assert found, prompt
+        stated = found[2].split("; ")
+        assert sorted(stated) == sorted(requirement.text for requirement in task.requirements)
+        assert task.facts == "; ".join(sorted(stated))
+        openings[found[1]] += 1
+        firsts[[requirement.text for requirement in task.requirements].index(stated[0])] += 1
+    assert min(openings.values()) > 0.29 * len(BOTH)
+    assert min(firsts[place] for place in range(4)) > 0.17 * len(BOTH)
+
+
+def test_vocabulary_is_short_sorted_and_apart_from_the_terms() -> None:
     assert list(WORDS) == sorted(set(WORDS))
     assert all(re.fullmatch("[a-z]{2,5}", word) for word in WORDS)
-    spoken = set()
-    for operations in FAMILIES:
-        rng = generator("spoken", *operations)
-        for _ in range(60):
-            task = draw_task(operations, rng)
-            prompt = write_instruction(task, rng).lower()
-            spoken |= set(re.findall("[a-z]+", prompt)) - set(task.given)
-    assert not spoken & set(WORDS)
+    terms = {"write", "words", "list", "give", "a", "yes", "no", "none", "ok", "bad", "longer", "is", "better"}
+    assert not set(WORDS) & {*KINDS, *FORMS, *terms, "principles", "response", "scores"}
 
 
-def test_weighted_draws_follow_their_weights() -> None:
+def test_draws_follow_their_weights() -> None:
     rng = generator("weighted")
     counts = np.bincount([weighted(rng, {0: 1.0, 1: 2.0, 2: 5.0}) for _ in range(8000)], minlength=3)
     np.testing.assert_allclose(counts / 8000, [0.125, 0.25, 0.625], atol=0.02)
+    counts = np.bincount([pick(rng, (0, 1, 2, 3)) for _ in range(8000)], minlength=4)
+    np.testing.assert_allclose(counts / 8000, 0.25, atol=0.02)
+    assert np.mean([chance(rng, 0.2) for _ in range(8000)]) == pytest.approx(0.2, abs=0.02)
+    assert not chance(rng, 0.0)
+    drawn = [distinct_words(rng, 8) for _ in range(500)]
+    assert all(len(set(words)) == 8 for words in drawn)
+    assert {word for words in drawn for word in words} == set(WORDS)

@@ -1,5 +1,6 @@
 """Training examples: their JSON, what is learnt of them, and text that stays text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from grm_jax.data.examples import (
 )
 from grm_jax.data.jsonl import dump_line, parse_line
 from grm_jax.errors import UserError
-from grm_jax.text.template import encode_prompt
+from grm_jax.text.template import Hint, encode_prompt
 from grm_jax.text.template_file import load_template
 from grm_jax.text.tokenizer import load_tokenizer
 
 TURNS = (("system", "Be brief."), ("user", "2 + 2?"), ("assistant", "4"), ("user", "And 3 + 3?"))
-CRITIQUE = CritiqueExample(TURNS, ("6", "5"), "Scores: \\boxed{9, 1}", ("sums",), "6", {"item": "a", "sample": 2})
+CRITIQUE = CritiqueExample(TURNS, ("6", "5"), "Scores: \\boxed{9, 1}", ("sums",), "6", meta={"item": "a", "sample": 2})
+HINTED = CritiqueExample((("user", "p"),), ("r", "s"), "c", hint=Hint(1))
 INSTRUCTION = InstructionExample(TURNS, "6")
 
 
@@ -31,7 +33,15 @@ def tokenizer():
 
 @pytest.mark.parametrize(
     "example",
-    [CRITIQUE, INSTRUCTION, CritiqueExample((("user", "p"),), ("r",), ""), InstructionExample(TURNS, "", {"a": 1})],
+    [
+        *(
+            CRITIQUE,
+            INSTRUCTION,
+            CritiqueExample((("user", "p"),), ("r",), ""),
+            InstructionExample(TURNS, "", {"a": 1}),
+        ),
+        *(HINTED, CritiqueExample((("user", "p"),), ("r",), "c", hint=Hint(7.5)), replace(HINTED, hint=Hint(0, 3))),
+    ],
 )
 def test_what_is_written_is_read_back(example):
     assert example_from_json(parse_line(dump_line(example_to_json(example)), "here"), "here") == example
@@ -51,6 +61,15 @@ def test_chat_messages_are_an_instruction_whose_last_message_is_learnt():
         ({"prompt": "p", "completion": "c", "critiqe": "x"}, "here: 'critiqe': unknown field"),
         ({"prompt": "p", "critique": "c"}, "here: responses: missing"),
         ({"prompt": "p", "critique": "c", "responses": []}, "here: responses: is empty"),
+        ({"prompt": "p", "critique": "c", "responses": ["r"], "hint": 1}, "here: hint: must be an object"),
+        ({"prompt": "p", "critique": "c", "responses": ["r"], "hint": {}}, "here: .*label"),
+        ({"prompt": "p", "critique": "c", "responses": ["r"], "hint": {"label": "1"}}, "here: hint: '1' is no number"),
+        (
+            {"prompt": "p", "critique": "c", "responses": ["r"], "hint": {"label": True}},
+            "here: hint: True is no number",
+        ),
+        ({"prompt": "p", "critique": "c", "responses": ["r"], "hint": {"label": 0, "strength": 4}}, "hint.strength"),
+        ({"prompt": "p", "critique": "c", "responses": ["r"], "hint": {"label": 0, "best": 1}}, "here: .*best"),
         ({"messages": []}, "here: messages: is empty"),
         ({"messages": [{"role": "user", "content": "x"}]}, "here: messages: does not end with the assistant's answer"),
         ({"messages": [{"role": "user", "content": "x"}] * 2}, "here: messages: does not end with the assistant's"),
@@ -71,6 +90,17 @@ def test_of_a_critique_the_prompt_is_the_judges_own_and_only_the_rest_is_learnt(
     assert tokenizer.decode(ids[weights == 1][:-1]) == CRITIQUE.critique
     assert ids[-1] == tokenizer.control_id("<end_of_turn>")
     assert (ids.dtype, weights.dtype) == ("int32", "float32")
+
+
+def test_a_hint_is_shown_in_the_prompt_and_not_learnt(tokenizer):
+    template = load_template("tiny")
+    ids, weights = encode_example(HINTED, template, tokenizer)
+    plain, _ = encode_example(replace(HINTED, hint=None), template, tokenizer)
+    prompt = encode_prompt(template, tokenizer, HINTED.conversation, ("r", "s"), hint=Hint(1)).ids.tolist()
+    assert ids[weights == 0].tolist() == prompt
+    assert "Best: Response 2\n" in tokenizer.decode(ids[weights == 0])
+    assert "Best" not in tokenizer.decode(plain)
+    assert tokenizer.decode(ids[weights == 1][:-1]) == "c"
 
 
 def test_an_instruction_has_the_chat_form_and_only_its_completion_is_learnt(tokenizer):

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 
 from grm_jax.data.arena.oracle import Noise, critique
+from grm_jax.data.arena.requirements import FORMS, KINDS
 from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS
 from grm_jax.data.arena.world import generate
 from grm_jax.keys import generator
 
 SPACE = "▁"  # how SentencePiece writes a space
+
+_TERMS = (*KINDS, *FORMS, "yes", "no", "none", "ok", "bad", "words")
+_MARKS = ("Principles:", "Response", "Scores:", "Best:", " \\boxed{", "}", ",", ":", ".", ";", " (", ")")
 
 
 def corpus(split: str, count: int, seed: int) -> Iterator[str]:
@@ -26,6 +30,6 @@ def corpus(split: str, count: int, seed: int) -> Iterator[str]:
 
 
 def pieces() -> tuple[str, ...]:
-    """Returns the texts that deserve a token of their own: the world's words and numbers, with and without a space before."""
-    words = (*WORDS, *map(str, range(LARGEST_NUMBER + 1)), "\\boxed{", "Response")
-    return (*words, *(SPACE + word for word in words), "Principles:", "Step:", "Answer:", "Scores:", "}", ",", ":", ".")
+    """Returns the texts that deserve a token of their own: the world's words, terms and numbers, and the marks of critiques."""
+    words = (*WORDS, *_TERMS, *map(str, range(LARGEST_NUMBER + 1)))
+    return (*words, *(SPACE + word for word in words), *_MARKS)

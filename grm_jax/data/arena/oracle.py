@@ -1,143 +1,166 @@
-"""The noisy oracle: critiques written from the truth, with errors at known rates."""
+"""The noisy oracle: critiques written from the truth, each of which looks at a part of it, with errors at known rates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from grm_jax.data.arena.faults import Response, content_kinds, diagnose, quality
-from grm_jax.data.arena.tasks import Task, apply_step, write
-from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS, chance, pick
+from grm_jax.data.arena.requirements import FORMS, KINDS, Requirement, Response, quality
+from grm_jax.data.arena.tasks import Task
+from grm_jax.data.arena.words import WORDS, chance, pick, weighted
 from grm_jax.data.arena.world import Example
 
-_PRINCIPLES = {
-    "copy": "same words",
-    "reverse": "reverse order",
-    "sort": "alphabetical order",
-    "first": "right length",
-    "drop": "no forbidden word",
-    "count": "exact count",
-    "add": "exact sum",
+SALIENCE: dict[str, float] = {
+    "use": 1.0,
+    "avoid": 0.7,
+    "start": 1.2,
+    "end": 0.8,
+    "length": 1.6,
+    "form": 1.6,
+    "before": 0.5,
+    "twice": 0.6,
 }
+"""How readily a requirement comes to the oracle's mind as a principle. What is easily seen weighs little, and what weighs
+much is easily overlooked: a bias that no number of critiques removes."""
 
-_SUBTLETY = {"swapped words": 1.5, "off by one": 1.5, "wrong word": 1.2, "wrong order": 0.6, "several wrong words": 0.5}
-"""How much more often than other faults a kind is missed: errors depend on the item, as a model's do."""
+_HINTED_ATTENTION = 6.0
+_PRINCIPLE_COUNTS = {1: 0.3, 2: 0.5, 3: 0.2}
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """Error rates of the oracle, each a probability.
 
-    `spurious`: a critique goes by length or by place and derives nothing. `wrong_symbol`: a word or number of the
-    derivation goes wrong; the responses are then judged against the wrong answer. `missed`, `mislabelled`: a fault seen
-    is left out (times the subtlety of its kind), or given another name. `false_fault`: a response is charged with a
-    fault that it has not. `jitter`: a score moves by one. `malformed`: the score block is broken.
+    `spurious`: a critique goes by length alone, the longer the better. `irrelevant`: a principle is one that the task does
+    not ask for. `careless`: a look at a response finds the wrong thing. `illogical`: the verdict contradicts what was
+    found. `malformed`: the score block is broken.
     """
 
-    spurious: float = 0.18
-    wrong_symbol: float = 0.06
-    missed: float = 0.22
-    mislabelled: float = 0.1
-    false_fault: float = 0.15
-    jitter: float = 0.25
-    malformed: float = 0.03
+    spurious: float = 0.3
+    irrelevant: float = 0.1
+    careless: float = 0.08
+    illogical: float = 0.04
+    malformed: float = 0.02
 
     @classmethod
     def none(cls) -> "Noise":
-        """Returns the noise of an oracle that never errs."""
+        """Returns the noise of an oracle that never errs; it still sees a part of the truth only."""
         return cls(**{field.name: 0.0 for field in fields(cls)})
 
 
-def critique(example: Example, order: tuple[int, ...], rng: np.random.Generator, noise: Noise) -> str:
+def critique(
+    example: Example,
+    order: tuple[int, ...],
+    rng: np.random.Generator,
+    noise: Noise,
+    *,
+    principles: bool = True,
+    hinted: bool = False,
+) -> str:
     """Returns a critique of the responses shown in `order` (order[j] = index of the response at place j).
 
-    Its lines: principles with weights, the derivation (a `Step:` line if there are two operations, then `Answer:`), one
-    line a response, and the score block, in the order shown. A spurious critique has no derivation.
+    Its lines: one to three principles with their weights, drawn by salience from what the task asks for; for each response
+    what is found on each principle, and whether that is ok or bad; and the score block, in the order shown: 10 minus the
+    weights of what is bad.
+
+    With `principles=False` the first line is missing, and each response is looked at under aspects of its own. An oracle that
+    was told the label (`hinted`) does not go by length, and thinks first of what speaks for it.
     """
     shown = [example.responses[index] for index in order]
-    if chance(rng, noise.spurious):
-        lines, scores = _spurious(shown, rng)
+    if chance(rng, noise.spurious) and not hinted:
+        lines, scores = _spurious(shown)
     else:
-        lines, answer = _derivation(example.task, rng, noise)
-        scores = []
+        attention = _attention(example, hinted)
+        chosen = _choose(example.task, attention, rng, noise)
+        lines, scores = [], []
         for place, response in enumerate(shown):
-            found = _seen_faults(example.task, answer, response, rng, noise)
-            lines.append(f"Response {place + 1}: {', '.join(found) or 'correct'}.")
-            scores.append(quality(found))
-    scores = [_jitter(score, rng, noise) for score in scores]
+            aspects = chosen if principles else _choose(example.task, attention, rng, noise)
+            findings, bad = _examine(aspects, response, rng, noise, named=not principles)
+            lines.append(f"Response {place + 1}: {'; '.join(findings)}.")
+            scores.append(quality(bad))
+        if principles:
+            stated = "; ".join(f"{requirement.text} ({requirement.weight})" for requirement in chosen)
+            lines.insert(0, f"Principles: {stated}")
     lines.append(_malformed_block(scores, rng) if chance(rng, noise.malformed) else _block(scores))
     return "\n".join(lines)
 
 
-def _derivation(task: Task, rng: np.random.Generator, noise: Noise) -> tuple[list[str], tuple[str, ...]]:
-    principles = [_PRINCIPLES[step.operation] for step in task.steps]
-    if len(principles) == 1 and task.form != "plain":
-        principles.append("right form")
-    weighed = "; ".join(f"{text} ({4 - place})" for place, text in enumerate(principles))
-    lines = [f"Principles: {weighed}"]
-    words = task.given
-    for place, step in enumerate(task.steps):
-        if place > 0:
-            lines.append(f"Step: {' '.join(words)}")
-        words = _slip(apply_step(step, words), task, rng, noise)
-    lines.append(f"Answer: {write(words, task.form)}")
-    return lines, words
+def _attention(example: Example, hinted: bool) -> dict[Requirement, float]:
+    """How readily each requirement comes to mind: by salience; with a hint, sooner if it tells the best from the others."""
+    attention = {requirement: SALIENCE[requirement.kind] for requirement in example.task.requirements}
+    if hinted:
+        best = int(example.item["label"]) if len(example.responses) > 1 else 0
+        for requirement in attention:
+            broken = [requirement in found for found in example.broken]
+            telling = broken[0] if len(broken) == 1 else any(broken) and not broken[best]
+            attention[requirement] *= _HINTED_ATTENTION if telling else 1.0
+    return attention
 
 
-def _slip(words: tuple[str, ...], task: Task, rng: np.random.Generator, noise: Noise) -> tuple[str, ...]:
-    """Returns the words with each one wrong at the rate of `wrong_symbol`."""
-    return tuple(_wrong_symbol(word, task, rng) if chance(rng, noise.wrong_symbol) else word for word in words)
+def _choose(
+    task: Task, attention: dict[Requirement, float], rng: np.random.Generator, noise: Noise
+) -> tuple[Requirement, ...]:
+    """Draws principles without repetition, those that come to mind sooner the likelier."""
+    left = dict(attention)
+    chosen: list[Requirement] = []
+    for _ in range(weighted(rng, _PRINCIPLE_COUNTS)):
+        requirement = weighted(rng, left)
+        del left[requirement]
+        chosen.append(_irrelevant(task, rng) if chance(rng, noise.irrelevant) else requirement)
+    return tuple(chosen)
 
 
-def _wrong_symbol(word: str, task: Task, rng: np.random.Generator) -> str:
-    if task.numeric:
-        return str(min(LARGEST_NUMBER, max(0, int(word) + pick(rng, (-2, -1, 1, 2)))))
-    return pick(rng, task.given) if chance(rng, 0.5) else pick(rng, WORDS)
+def _irrelevant(task: Task, rng: np.random.Generator) -> Requirement:
+    """A requirement that the task does not state: of a kind it lacks, or on another word."""
+    kind = pick(rng, [kind for kind in KINDS if kind not in ("length", "form", "before")])
+    word = pick(rng, WORDS)
+    while word in task.mentioned:
+        word = pick(rng, WORDS)
+    return Requirement(kind, (word,))
 
 
-def _seen_faults(
-    task: Task, answer: tuple[str, ...], response: Response, rng: np.random.Generator, noise: Noise
-) -> tuple[str, ...]:
-    content = content_kinds(task)
-    found = []
-    for fault in diagnose(task, answer, response):
-        if chance(rng, noise.missed * _SUBTLETY.get(fault, 1.0)):
-            continue
-        if fault in content and chance(rng, noise.mislabelled):
-            fault = pick(rng, [kind for kind in content if kind != fault])
-        found.append(fault)
-    if chance(rng, noise.false_fault):
-        absent = [kind for kind in ("wrong form", "chatter") if kind not in found]
-        if not found or found[0] not in content:
-            absent.extend(content)
-        if absent:
-            found.append(pick(rng, absent))
-    # The order of naming is fixed, so that a reader learns one way to write a set of faults.
-    return tuple(sorted(found, key=(*content, "wrong form", "chatter").index))
+def _examine(
+    aspects: Sequence[Requirement], response: Response, rng: np.random.Generator, noise: Noise, *, named: bool
+) -> tuple[list[str], tuple[Requirement, ...]]:
+    """Returns a finding for each aspect, such as "king ok", and the aspects found bad."""
+    findings: list[str] = []
+    bad: list[Requirement] = []
+    for aspect in aspects:
+        evidence = aspect.evidence(response)
+        if chance(rng, noise.careless):
+            evidence = _wrong_evidence(aspect, evidence, response, rng)
+        ok = (evidence == aspect.right_evidence) != chance(rng, noise.illogical)
+        findings.append(f"{aspect.text + ' ' if named else ''}{evidence} {'ok' if ok else 'bad'}")
+        if not ok:
+            bad.append(aspect)
+    return findings, tuple(bad)
 
 
-def _spurious(shown: list[Response], rng: np.random.Generator) -> tuple[list[str], list[int]]:
-    if chance(rng, 0.5):
-        lengths = [len(response.text) for response in shown]
-        ranks = [sum(other > length for other in lengths) for length in lengths]
-        principle, names = "longer is better", ("longest", "shorter")
-    else:
-        ranks = list(range(len(shown)))
-        principle, names = "first is better", ("first", "later")
-    lines = [f"Principles: {principle} (5)"]
-    lines += [f"Response {place + 1}: {names[rank > 0]}." for place, rank in enumerate(ranks)]
-    return lines, [8 - 2 * rank for rank in ranks]
+def _wrong_evidence(aspect: Requirement, evidence: str, response: Response, rng: np.random.Generator) -> str:
+    match aspect.kind:
+        case "use" | "avoid":
+            return "no" if evidence == "yes" else "yes"
+        case "length" | "twice":
+            return str(max(0, int(evidence) + pick(rng, (-1, 1))))
+        case "form":
+            return pick(rng, [form for form in FORMS if form != evidence])
+        case "before":
+            return pick(rng, [word for word in (*aspect.arguments, "none") if word != evidence])
+    others = [word for word in response.words if word != evidence]
+    return pick(rng, others or [*aspect.arguments])
 
 
-def _jitter(score: int, rng: np.random.Generator, noise: Noise) -> int:
-    if not chance(rng, noise.jitter):
-        return score
-    return min(10, max(1, score + pick(rng, (-1, 1))))
+def _spurious(shown: Sequence[Response]) -> tuple[list[str], list[int]]:
+    lengths = [len(response.words) for response in shown]
+    lines = ["Principles: longer is better (5)"]
+    lines += [f"Response {place + 1}: {length} words." for place, length in enumerate(lengths)]
+    return lines, [max(1, 9 - 3 * (max(lengths) - length)) for length in lengths]
 
 
-def _block(scores: list[int]) -> str:
+def _block(scores: Sequence[int]) -> str:
     return f"Scores: \\boxed{{{', '.join(map(str, scores))}}}"
 
 
-def _malformed_block(scores: list[int], rng: np.random.Generator) -> str:
+def _malformed_block(scores: Sequence[int], rng: np.random.Generator) -> str:
     """Returns a block that no strict parser accepts: none, one score too few or too many, or one out of range."""
     return pick(rng, ("Scores:", _block(scores[1:]), _block([*scores, 5]), _block([*scores[1:], 0])))

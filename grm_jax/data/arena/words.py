@@ -19,7 +19,7 @@ WORDS: tuple[str, ...] = (
 # fmt: on
 """The words that lists are made of: lower case, distinct, in alphabetical order."""
 
-LARGEST_NUMBER = 20
+LARGEST_NUMBER = 12
 """Every number of the world lies in 0..LARGEST_NUMBER."""
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from grm_jax.data.arena.faults import FaultRates, Response, diagnose, draw_response, quality
-from grm_jax.data.arena.instructions import write_instruction
-from grm_jax.data.arena.tasks import HELD_OUT_FAMILIES, SEEN_FAMILIES, Task, draw_task, right_answer, write
-from grm_jax.data.arena.words import chance, pick, weighted
+from grm_jax.data.arena.requirements import Requirement, Response, quality
+from grm_jax.data.arena.responses import draw_response
+from grm_jax.data.arena.tasks import Task, draw_task, write_instruction
+from grm_jax.data.arena.words import weighted
 from grm_jax.errors import UserError
 from grm_jax.keys import digest, generator
 
@@ -18,24 +18,22 @@ SPLITS: tuple[str, ...] = ("train", "valid", "test")
 SMALLEST_GAP = 2
 """The best response of n >= 2 is at least this much better than every other."""
 
-_RESPONSE_COUNTS = {1: 0.15, 2: 0.6, 3: 0.15, 4: 0.1}
-_BEST = FaultRates(content=0.15, form=0.2, chatter=0.2)
-_OTHER = FaultRates(content=0.85, form=0.2, chatter=0.1)
-_KEPT_NARROW_GAPS = 0.4
+_RESPONSE_COUNTS = {1: 0.08, 2: 0.67, 3: 0.15, 4: 0.10}
+_BROKEN_BY_BEST = {0: 0.5, 1: 0.4, 2: 0.1}
+_BROKEN_BY_OTHERS = {1: 0.45, 2: 0.4, 3: 0.15}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """An item and what an oracle knows about it.
 
-    `item` follows the Item contract; `answer` holds the right answer's words; `faults[i]` belongs to `responses[i]`.
+    `item` follows the Item contract; `broken[i]` belongs to `responses[i]`.
     """
 
     item: dict[str, Any]
     task: Task
-    answer: tuple[str, ...]
     responses: tuple[Response, ...]
-    faults: tuple[tuple[str, ...], ...]
+    broken: tuple[tuple[Requirement, ...], ...]
 
 
 def generate(split: str, index: int, seed: int, families: str | None = None) -> Example:
@@ -49,30 +47,26 @@ def generate(split: str, index: int, seed: int, families: str | None = None) -> 
     """
     group = _group(split, index, families)
     rng = generator("arena", seed, split, group, index)
-    operations = pick(rng, HELD_OUT_FAMILIES if group == "held_out" else SEEN_FAMILIES)
-    task = draw_task(operations, rng)
-    while split_of(task.given) != split:
-        task = draw_task(operations, rng)
-    prompt = write_instruction(task, rng)
-    answer = right_answer(task)
-    responses, label = _draw_responses(task, answer, weighted(rng, _RESPONSE_COUNTS), rng)
-    faults = tuple(diagnose(task, answer, response) for response in responses)
-    qualities = [quality(found) for found in faults]
+    drawn = None
+    while drawn is None:
+        task = draw_task(group == "held_out", rng)
+        if split_of(task) == split:
+            drawn = _draw_responses(task, weighted(rng, _RESPONSE_COUNTS), rng)
+    responses, broken, label = drawn
+    qualities = [quality(found) for found in broken]
     item = {
         "id": f"arena-{split}-{group}-{seed}-{index}",
-        "prompt": prompt,
+        "prompt": write_instruction(task, rng),
         "responses": [response.text for response in responses],
         "label": qualities[0] if len(responses) == 1 else label,
         "domain": task.family,
         "meta": {
-            "answer": write(answer, task.form),
             "quality": qualities,
-            "faults": [list(found) for found in faults],
-            "family": task.family,
+            "broken": [[requirement.text for requirement in found] for found in broken],
             "held_out": group == "held_out",
         },
     }
-    return Example(item, task, answer, responses, faults)
+    return Example(item, task, responses, broken)
 
 
 def items(split: str, count: int, seed: int, families: str | None = None) -> Iterator[dict[str, Any]]:
@@ -81,12 +75,12 @@ def items(split: str, count: int, seed: int, families: str | None = None) -> Ite
         yield generate(split, index, seed, families).item
 
 
-def split_of(given: tuple[str, ...]) -> str:
-    """Returns the one split in which a given list may occur: 80% of all lists are train's, 10% each valid's and test's.
+def split_of(task: Task) -> str:
+    """Returns the one split in which a task may occur: 80% of all tasks are train's, 10% each valid's and test's.
 
-    No list is shared between splits, under any operation, wording, form or seed, so no prompt is either.
+    It depends on the set of requirements alone, so no two splits share one, under any wording, order or seed.
     """
-    bucket = digest("arena split", " ".join(given))[0]
+    bucket = digest("arena split", task.facts)[0]
     return "test" if bucket < 26 else "valid" if bucket < 52 else "train"
 
 
@@ -107,33 +101,33 @@ def _group(split: str, index: int, families: str | None) -> str:
 
 
 def _draw_responses(
-    task: Task, answer: tuple[str, ...], count: int, rng: np.random.Generator
-) -> tuple[tuple[Response, ...], int]:
-    """Draws `count` responses and the place of the best, each place as likely as any other."""
-    if count == 1:
-        return (draw_response(task, _BEST if chance(rng, 0.5) else _OTHER, rng),), 0
-    best, top = _draw_best(task, answer, rng)
-    others: list[Response] = []
-    texts = {best.text}
+    task: Task, count: int, rng: np.random.Generator
+) -> tuple[tuple[Response, ...], tuple[tuple[Requirement, ...], ...], int] | None:
+    """Draws `count` responses, what each breaks, and the place of the best, each place as likely as any other.
+
+    None when some response cannot be made; the task is then drawn anew.
+    """
+    best = _subset(task, weighted(rng, _BROKEN_BY_BEST if count > 1 else {**_BROKEN_BY_OTHERS, 0: 0.5}), rng)
+    others: list[tuple[Requirement, ...]] = []
+    attempts = 0
     while len(others) < count - 1:
-        response = draw_response(task, _OTHER, rng)
-        gap = top - quality(diagnose(task, answer, response))
-        if gap < SMALLEST_GAP or response.text in texts:
-            continue
-        # Narrow gaps are where even a patient judge fails, so most of them are left out.
-        if gap == SMALLEST_GAP and not chance(rng, _KEPT_NARROW_GAPS):
-            continue
-        texts.add(response.text)
-        others.append(response)
+        broken = _subset(task, weighted(rng, _BROKEN_BY_OTHERS), rng)
+        if quality(best) - quality(broken) >= SMALLEST_GAP:
+            others.append(broken)
+        attempts += 1
+        if attempts > 50:
+            return None
     label = int(rng.random() * count)
-    others.insert(label, best)
-    return tuple(others), label
+    chosen = (*others[:label], best, *others[label:])
+    responses: list[Response] = []
+    for broken in chosen:
+        response = draw_response(task, broken, rng)
+        if response is None or any(response.text == other.text for other in responses):
+            return None
+        responses.append(response)
+    return tuple(responses), chosen, label
 
 
-def _draw_best(task: Task, answer: tuple[str, ...], rng: np.random.Generator) -> tuple[Response, int]:
-    lowest = 4
-    while True:
-        response = draw_response(task, _BEST, rng)
-        top = quality(diagnose(task, answer, response))
-        if top >= lowest:
-            return response, top
+def _subset(task: Task, count: int, rng: np.random.Generator) -> tuple[Requirement, ...]:
+    places = sorted(rng.permutation(len(task.requirements))[:count].tolist())
+    return tuple(task.requirements[place] for place in places)
