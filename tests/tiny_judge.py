@@ -37,8 +37,12 @@ class Scripted:
         self._tokenizer = load_tokenizer(folder)
         self._write = write
         self.requests: list = []
+        self.compilations: set = set()
 
-    def sample(self, requests):
+    def load(self, params):
+        """Takes no notice of parameters."""
+
+    def sample(self, requests, length=0):
         self.requests += requests
         for i, request in enumerate(requests):
             yield i, [self._completion(self._write(request, j)) for j in range(len(request.keys))]

@@ -7,7 +7,7 @@ import pytest
 
 from grm_jax.keys import generator
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.heads import next_token_logits, scalar_head, token_logprobs
+from grm_jax.model.heads import next_token_logits, scalar_head, token_logprobs, token_statistics
 
 CONFIG = Gemma2Config(
     vocab_size=57, model_dim=12, mlp_dim=8, num_layers=2, num_heads=1, num_kv_heads=1, head_dim=4, final_soft_cap=3.0
@@ -41,6 +41,24 @@ def test_chunked_equals_unchunked_value_and_gradient(chunk):
     whole = jax.value_and_grad(value, argnums=(0, 1))(hidden, embedding, 1000)
     parts = jax.value_and_grad(value, argnums=(0, 1))(hidden, embedding, chunk)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), parts, whole)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_statistics_at_a_temperature_are_those_of_numpy_in_float64(temperature):
+    """Of leading axes [3, 1], in chunks; the entropy carries no gradient."""
+    hidden, embedding, targets = inputs()
+    logits = 3.0 * np.tanh(np.float64(hidden) @ np.float64(embedding).T / 3.0)
+    statistics = token_statistics(
+        hidden[:, None], embedding, targets[:, None], CONFIG, temperature=temperature, chunk=7
+    )
+    plain, cold = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (logits, logits / temperature))
+    entropy = -(np.exp(cold) * cold).sum(-1)
+    for found, expected in ((statistics.plain, plain), (statistics.logprobs, cold)):
+        chosen = np.take_along_axis(expected, np.asarray(targets)[..., None], -1)[..., 0]
+        np.testing.assert_allclose(found, chosen[:, None], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(statistics.entropy, entropy[:, None], rtol=0, atol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(token_statistics(x, embedding, targets, CONFIG).entropy))(hidden)
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("differentiate", [False, True])

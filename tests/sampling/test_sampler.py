@@ -98,3 +98,35 @@ def test_completions_end_with_their_stop_token():
 
 def test_no_requests_are_no_work():
     assert list(sampler().sample([])) == []
+
+
+def test_other_parameters_are_loaded_without_compiling_anew():
+    other = random_params(CONFIG, seed=1)
+    request = [Request(random_tokens(CONFIG, 1, 20)[0], np.stack([stream_key("load", i) for i in range(2)]))]
+    drawn = Sampler(CONFIG, PARAMS, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset({1, 5}))
+    first = list(drawn.sample(request))
+    drawn.load(other)
+    second = list(drawn.sample(request))
+    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._prepare._cache_size() == 1
+    fresh = Sampler(CONFIG, other, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset({1, 5}))
+    for (_, found), (_, expected), (_, before) in zip(second, fresh.sample(request), first, strict=True):
+        for a, b, old in zip(found, expected, before, strict=True):
+            np.testing.assert_array_equal(a.ids, b.ids)
+            np.testing.assert_array_equal(a.logprobs, b.logprobs)
+            assert not np.array_equal(a.logprobs, old.logprobs)
+
+
+def test_prompts_of_several_lengths_may_share_a_shape():
+    requests = [
+        Request(random_tokens(CONFIG, 1, size, seed=size)[0], np.stack([stream_key("s", size, i) for i in range(2)]))
+        for size in (5, 36)
+    ]
+    drawn = sampler()
+    alone = dict(drawn.sample(requests))
+    before = set(drawn.compilations)
+    together = dict(drawn.sample(requests, bucket(36)))
+    assert drawn.compilations - before == {(2, 48, 2)}
+    for i in range(2):
+        for a, b in zip(alone[i], together[i], strict=True):
+            np.testing.assert_array_equal(a.ids, b.ids)
+            np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-5)
