@@ -109,6 +109,13 @@ def test_items_keep_the_contract(train: list[Example]) -> None:
         assert item["domain"] == example.task.family
 
 
+def test_two_responses_of_one_text_are_no_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = generate("train", 0, 0)
+    monkeypatch.setattr(world, "draw_response", lambda task, broken, rng: example.responses[0])
+    assert world._draw_responses(example.task, 1, generator("same")) is not None
+    assert world._draw_responses(example.task, 2, generator("same")) is None
+
+
 def test_quality_is_what_the_broken_cost_and_the_best_is_best_by_two(train: list[Example]) -> None:
     gaps = set()
     for example in train:
