@@ -19,6 +19,7 @@ class ArenaCritiques:
     Attributes:
         seed: names the stream.
         noise: error rates of the oracle.
+        breadth: probabilities that a critique looks at 1, 2, 3, ... requirements: how much of the truth it sees.
         principles: critiques state their principles; without them (an ablation) they begin with the first response.
         hinted: the share of examples whose prompt tells the label, and whose oracle knew it: how a judge learns what a
             hint is for.
@@ -26,6 +27,7 @@ class ArenaCritiques:
 
     seed: int = 0
     noise: oracle.Noise = dataclasses.field(default_factory=oracle.Noise)
+    breadth: tuple = oracle.BREADTH
     principles: bool = True
     hinted: float = 0.0
 
@@ -40,7 +42,9 @@ class ArenaCritiques:
         return CritiqueExample(
             conversation=(("user", example.item["prompt"]),),
             responses=tuple(texts[i] for i in order),
-            critique=oracle.critique(example, order, rng, self.noise, principles=self.principles, hinted=hinted),
+            critique=oracle.critique(
+                example, order, rng, self.noise, breadth=self.breadth, principles=self.principles, hinted=hinted
+            ),
             hint=hint,
         )
 

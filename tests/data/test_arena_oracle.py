@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from functools import cache
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def requirement(text: str) -> Requirement:
 def principles(text: str) -> list[Requirement]:
     """Reads the first line, weights checked."""
     line = text.split("\n")[0]
-    assert re.fullmatch(r"Principles: [a-z0-9 ]+ \(\d\)(; [a-z0-9 ]+ \(\d\)){0,2}", line), line
+    assert re.fullmatch(r"Principles: [a-z0-9 ]+ \(\d\)(; [a-z0-9 ]+ \(\d\)){0,3}", line), line
     found = re.findall(r"([a-z0-9 ]+) \((\d)\)", line.removeprefix("Principles:"))
     assert all(WEIGHTS[requirement(name.strip()).kind] == int(weight) for name, weight in found)
     return [requirement(name.strip()) for name, _ in found]
@@ -47,12 +48,13 @@ def principles(text: str) -> list[Requirement]:
 def findings(text: str, example: Example, order: tuple[int, ...]) -> list[list[Finding]]:
     """Reads the responses' lines: of each aspect it, the response, the evidence and whether that is ok."""
     lines = [line for line in text.split("\n") if line.startswith("Response ")]
-    named = not text.startswith("Principles: ")
-    assert len(lines) == len(order) == len(text.split("\n")) - (1 if named else 2)
+    stated = principles(text) if text.startswith("Principles: ") else None
+    assert len(lines) == len(order) == len(text.split("\n")) - (1 if stated is None else 2)
     read = []
     for place, (line, shown) in enumerate(zip(lines, order, strict=True), 1):
         found = [part.split(" ") for part in line.removeprefix(f"Response {place}: ").removesuffix(".").split("; ")]
-        aspects = [requirement(" ".join(part[:-2])) for part in found] if named else principles(text)
+        aspects = [requirement(" ".join(part[:-2])) for part in found]
+        assert stated in (None, aspects)
         response = example.responses[shown]
         assert all(part[-1] in ("ok", "bad") for part in found)
         read.append([(one, response, part[-2], part[-1] == "ok") for one, part in zip(aspects, found, strict=True)])
@@ -64,7 +66,7 @@ def trained(index: int) -> Example:
     return generate("train", index, 5)
 
 
-def drawn(noise: Noise, count: int, name: str, **options: bool) -> Iterator[tuple[Example, tuple[int, ...], str]]:
+def drawn(noise: Noise, count: int, name: str, **options: Any) -> Iterator[tuple[Example, tuple[int, ...], str]]:
     for index in range(count):
         example = trained(index)
         rng = generator("drawn", name, index)
@@ -110,6 +112,9 @@ def test_principles_number_one_to_three_and_come_by_salience() -> None:
         chosen[stated[0].kind] += 1
         offered.update(one.kind for one in example.task.requirements)
     np.testing.assert_allclose([numbers[n] / 2500 for n in (1, 2, 3)], [0.3, 0.5, 0.2], atol=0.04)
+    wide = Counter(len(principles(text)) for *_, text in drawn(Noise.none(), 500, "wide", breadth=(0.0, 0.0, 0.5, 0.5)))
+    assert set(wide) == {3, 4}
+    assert wide[3] == pytest.approx(250, abs=50)
     share = {kind: chosen[kind] / offered[kind] for kind in SALIENCE}
     for one in SALIENCE:
         for other in SALIENCE:
@@ -204,7 +209,7 @@ def test_a_critique_depends_on_its_generator_alone_and_is_short() -> None:
     for (_, _, text), (_, _, again) in zip(drawn(Noise(), 500, "pure"), drawn(Noise(), 500, "pure"), strict=True):
         assert text == again
         words.append(len(text.split()))
-    assert max(words) <= 60
+    assert max(words) <= 80
     assert 15 <= np.median(words) <= 30
 
 

@@ -24,7 +24,8 @@ SALIENCE: dict[str, float] = {
 much is easily overlooked: a bias that no number of critiques removes."""
 
 _HINTED_ATTENTION = 6.0
-_PRINCIPLE_COUNTS = {1: 0.3, 2: 0.5, 3: 0.2}
+BREADTH: tuple[float, ...] = (0.3, 0.5, 0.2)
+"""Probabilities that a critique looks at 1, 2, 3, ... requirements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,14 @@ def critique(
     rng: np.random.Generator,
     noise: Noise,
     *,
+    breadth: Sequence[float] = BREADTH,
     principles: bool = True,
     hinted: bool = False,
 ) -> str:
     """Returns a critique of the responses shown in `order` (order[j] = index of the response at place j).
 
-    Its lines: one to three principles with their weights, drawn by salience from what the task asks for; for each response
+    Its lines: a few principles with their weights (`breadth`: the probabilities of 1, 2, 3, ...), drawn by salience from what
+    the task asks for; for each response
     what is found on each principle, and whether that is ok or bad; and the score block, in the order shown: 10 minus the
     weights of what is bad.
 
@@ -71,11 +74,11 @@ def critique(
         lines, scores = _spurious(shown)
     else:
         attention = _attention(example, hinted)
-        chosen = _choose(example.task, attention, rng, noise)
+        chosen = _choose(example.task, attention, breadth, rng, noise)
         lines, scores = [], []
         for place, response in enumerate(shown):
-            aspects = chosen if principles else _choose(example.task, attention, rng, noise)
-            findings, bad = _examine(aspects, response, rng, noise, named=not principles)
+            aspects = chosen if principles else _choose(example.task, attention, breadth, rng, noise)
+            findings, bad = _examine(aspects, response, rng, noise)
             lines.append(f"Response {place + 1}: {'; '.join(findings)}.")
             scores.append(quality(bad))
         if principles:
@@ -98,12 +101,16 @@ def _attention(example: Example, hinted: bool) -> dict[Requirement, float]:
 
 
 def _choose(
-    task: Task, attention: dict[Requirement, float], rng: np.random.Generator, noise: Noise
+    task: Task,
+    attention: dict[Requirement, float],
+    breadth: Sequence[float],
+    rng: np.random.Generator,
+    noise: Noise,
 ) -> tuple[Requirement, ...]:
     """Draws principles without repetition, those that come to mind sooner the likelier."""
     left = dict(attention)
     chosen: list[Requirement] = []
-    for _ in range(weighted(rng, _PRINCIPLE_COUNTS)):
+    for _ in range(weighted(rng, dict(enumerate(breadth, 1)))):
         requirement = weighted(rng, left)
         del left[requirement]
         chosen.append(_irrelevant(task, rng) if chance(rng, noise.irrelevant) else requirement)
@@ -120,9 +127,9 @@ def _irrelevant(task: Task, rng: np.random.Generator) -> Requirement:
 
 
 def _examine(
-    aspects: Sequence[Requirement], response: Response, rng: np.random.Generator, noise: Noise, *, named: bool
+    aspects: Sequence[Requirement], response: Response, rng: np.random.Generator, noise: Noise
 ) -> tuple[list[str], tuple[Requirement, ...]]:
-    """Returns a finding for each aspect, such as "king ok", and the aspects found bad."""
+    """Returns a finding for each aspect, such as "start king pig bad", and the aspects found bad."""
     findings: list[str] = []
     bad: list[Requirement] = []
     for aspect in aspects:
@@ -130,7 +137,7 @@ def _examine(
         if chance(rng, noise.careless):
             evidence = _wrong_evidence(aspect, evidence, response, rng)
         ok = (evidence == aspect.right_evidence) != chance(rng, noise.illogical)
-        findings.append(f"{aspect.text + ' ' if named else ''}{evidence} {'ok' if ok else 'bad'}")
+        findings.append(f"{aspect.text} {evidence} {'ok' if ok else 'bad'}")
         if not ok:
             bad.append(aspect)
     return findings, tuple(bad)
