@@ -87,6 +87,22 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(judge_folder, tmp_path, v
         assert (tmp_path / "whole" / "model-2" / "template.toml").is_file() and second["ratio"] == 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"updates": 2, "reduction": "dapo", "level": "sequence", "clip_high": 0.4}])
+def test_what_is_rewarded_is_written_more_often(judge_folder, tmp_path, monkeypatch, changes):
+    """The share of letters in a rollout of a random judge: from rollout to update, every sign must be right."""
+
+    def rewards(items, samples, settings, known):
+        total = np.array([[sum(map(str.isalpha, s.text)) / max(len(s.text), 1) for s in row] for row in samples])
+        return Rewards(total, {"rule": total})
+
+    monkeypatch.setattr(grm_jax.spct.rollouts, "rollout_rewards", rewards)
+    more = {"steps": 60, "prompts": 4, "group": 8, "learning_rate": 5e-3, "kl_coefficient": 0.001, "save_every": 0}
+    run_grpo_stage(judge_folder, ITEMS, settings(**{**more, **changes}), tmp_path / "out", report=lambda _: None)
+    rewarded = [row["reward"] for row in rows(tmp_path / "out")]
+    assert np.mean(rewarded[-10:]) > np.mean(rewarded[:10]) + 0.15
+
+
 @pytest.fixture
 def started(monkeypatch):
     """Nothing is trained; what training was given is kept, and the parameters are returned."""
