@@ -107,16 +107,16 @@ def test_a_batch_holds_prompts_rollouts_and_the_advantages_of_their_groups(judge
 
 def test_every_item_is_seen_once_an_epoch_in_an_order_that_changes(judge):
     rollouts = Rollouts(judge, ITEMS[:4], settings())
-    metrics = [rollouts.next({})[1] for _ in range(4)]
+    metrics = [rollouts.next({})[1] for _ in range(8)]  # four epochs: each order comes back
     shown = [judge._tokenizer.decode(request.ids.tolist()) for request in judge.sampler.requests]
     questions = [text[text.index("Is ") : text.index("?")] for text in shown]
-    assert sorted(questions[:4]) == sorted(questions[4:]) == [f"Is {i} odd" for i in range(4)]
+    assert sorted(questions[:4]) == sorted(questions[4:8]) == [f"Is {i} odd" for i in range(4)]
     for first, question in zip(shown[:4], questions[:4], strict=True):
-        second = shown[4 + questions[4:].index(question)]
+        second = shown[4 + questions[4:8].index(question)]
         assert ("1: yes" in first) != ("1: yes" in second)  # with two responses two visits show both orders
-    assert [each["epoch"] for each in metrics] == [0, 0.5, 1, 1.5]
+    assert [each["epoch"] for each in metrics[:4]] == [0, 0.5, 1, 1.5]
     keys = np.concatenate([request.keys for request in judge.sampler.requests])
-    assert len(np.unique(keys, axis=0)) == len(keys) == 32
+    assert len(np.unique(keys, axis=0)) == len(keys) == 64
 
 
 def test_cut_off_rollouts_are_wrong_or_play_no_part(judge):
