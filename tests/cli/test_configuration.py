@@ -75,12 +75,12 @@ def test_a_missing_file_and_a_missing_setting_say_what_to_do(refused, gin_file, 
 
 def test_macros_includes_and_references_work_and_the_last_setting_wins(gin_file):
     base = gin_file(
-        "STEPS = 7\nSft.steps = %STEPS\nSft.rows = 2\nArenaCritiques.noise = @Noise()\nNoise.missed = 0.5", "b.gin"
+        "STEPS = 7\nSft.steps = %STEPS\nSft.rows = 2\nArenaCritiques.noise = @Noise()\nNoise.careless = 0.5", "b.gin"
     )
     path = gin_file(f"include '{base}'\nSft.rows = 3  # wins over the included one")
     configure.load([path], [])
     assert (configure.make(Sft).steps, configure.make(Sft).rows) == (7, 3)
-    assert configure.make(ArenaCritiques).noise.missed == 0.5
+    assert configure.make(ArenaCritiques).noise.careless == 0.5
     configure.load([path], ["STEPS=9", "Sft.rows=4"])
     assert (configure.make(Sft).steps, configure.make(Sft).rows) == (9, 4)
     assert configure.make(Sft, rows=5).rows == 5
@@ -109,9 +109,9 @@ def test_a_scope_has_settings_of_its_own_and_shares_the_others(gin_file):
 
 def test_a_reference_is_made_in_the_scope_it_names_else_in_that_of_its_owner(gin_file):
     noises = "ArenaCritiques.noise = @Noise()\nrft/ArenaCritiques.noise = @loud/Noise()"
-    text = f"{noises}\nbase/Noise.missed = 0.5\nloud/Noise.missed = 0.75"
+    text = f"{noises}\nbase/Noise.careless = 0.5\nloud/Noise.careless = 0.75"
     configure.load([gin_file(text)], [], scopes=("base", "rft"))
-    assert [configure.make(ArenaCritiques, scope=scope).noise.missed for scope in ("base", "rft")] == [0.5, 0.75]
+    assert [configure.make(ArenaCritiques, scope=scope).noise.careless for scope in ("base", "rft")] == [0.5, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_reference_is_made_in_the_scope_it_names_else_in_that_of_its_owner(gin
         ("Sft.steps = 4\n\nbsae/Sft.rows = 4", 3, "the scope 'bsae' is not known; known here: base, rft"),
         ("base/Sft.stepz = 4", 1, "doesn't have a parameter named 'stepz'"),
         ("base/Sft.steps = %STEPS", 1, "the macro STEPS is not set"),
-        ("ArenaCritiques.noise = @loud/Noise()\nloud/Noise.missed = 'x'", 2, "loud/Noise.missed = 'x' must be of type"),
+        ("ArenaCritiques.noise = @loud/Noise()\nloud/Noise.careless = 'x'", 2, "loud/Noise.careless = 'x' must be of type"),
     ],
 )
 def test_a_mistake_in_a_scope_is_named_with_its_line(gin_file, text, line, message):
