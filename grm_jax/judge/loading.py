@@ -33,18 +33,14 @@ class JudgeModel:
     template: Template
 
 
-SHIPPED = ("tiny", "tiny_meta")
-"""Models inside the package: the arena's judge, and the meta model that guides its votes."""
-
-
 def model_folder(model: str | Path) -> Path:
-    """Resolves one of `SHIPPED`, or a folder.
+    """Resolves "tiny", the judge inside the package, or a folder.
 
     Raises:
         UserError: no such folder.
     """
-    if str(model) in SHIPPED:
-        return Path(str(importlib.resources.files("grm_jax"))) / "judges" / str(model)
+    if str(model) == "tiny":
+        return Path(str(importlib.resources.files("grm_jax"))) / "judges" / "tiny"
     path = Path(model)
     if not path.is_dir():
         raise UserError(f"model {model}: no such folder; give 'tiny' or a Hugging Face or Orbax model folder")
