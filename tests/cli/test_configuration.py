@@ -122,7 +122,11 @@ def test_a_reference_is_made_in_the_scope_it_names_else_in_that_of_its_owner(gin
         ("Sft.steps = 4\n\nbsae/Sft.rows = 4", 3, "the scope 'bsae' is not known; known here: base, rft"),
         ("base/Sft.stepz = 4", 1, "doesn't have a parameter named 'stepz'"),
         ("base/Sft.steps = %STEPS", 1, "the macro STEPS is not set"),
-        ("ArenaCritiques.noise = @loud/Noise()\nloud/Noise.careless = 'x'", 2, "loud/Noise.careless = 'x' must be of type"),
+        (
+            "ArenaCritiques.noise = @loud/Noise()\nloud/Noise.careless = 'x'",
+            2,
+            "loud/Noise.careless = 'x' must be of type",
+        ),
     ],
 )
 def test_a_mistake_in_a_scope_is_named_with_its_line(gin_file, text, line, message):
