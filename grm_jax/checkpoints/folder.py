@@ -5,11 +5,15 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from grm_jax.checkpoints.files import ORBAX_PARAMS, inside, replacing
-from grm_jax.checkpoints.huggingface import hugging_face_leaves, load_hugging_face
+import jax
+import numpy as np
+
+from grm_jax.checkpoints.files import ORBAX_PARAMS, inside, replacing, replacing_folder
+from grm_jax.checkpoints.huggingface import hugging_face_leaves, load_hugging_face, save_hugging_face
 from grm_jax.checkpoints.orbax import load_orbax, orbax_leaves
 from grm_jax.checkpoints.safetensors_io import has_safetensors, read_headers, read_samples
 from grm_jax.checkpoints.tree import Leaves, Params
@@ -119,6 +123,33 @@ def copy_side_files(source: Path | str, target: Path | str) -> list[str]:
         with replacing(target / name) as temporary:
             shutil.copyfile(inside(source, name), temporary)
     return names
+
+
+def save_trained(
+    folder: Path, config: Gemma2Config, params: Mapping[str, Any], source: Path, template: str, *, dtype: Any = None
+) -> Path:
+    """Saves a model that was trained, in the Hugging Face form with all that a judge needs; what `folder` held is replaced.
+
+    Args:
+        folder: appears whole or not at all (`replacing_folder`).
+        config: the shape.
+        params: numpy or jax arrays, float32 or bfloat16.
+        source: a model folder to take the tokenizer and generation settings from.
+        template: TOML text of the template it was trained with.
+        dtype: of the weights; None keeps them as they are.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: as `save_hugging_face` and `copy_side_files`.
+    """
+    with replacing_folder(folder) as partial:
+        # Whole leaves go to the host: slices of them on the device would be computed one by one.
+        save_hugging_face(partial, config, jax.tree.map(np.asarray, params), dtype=dtype)
+        copy_side_files(source, partial)
+        (partial / "template.toml").write_text(template, encoding="utf-8")
+    return folder
 
 
 def _blocks(path: Path) -> bytes:

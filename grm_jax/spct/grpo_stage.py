@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grm_jax.checkpoints.files import replacing_folder
-from grm_jax.checkpoints.folder import copy_side_files, leaves, load_params
-from grm_jax.checkpoints.huggingface import save_hugging_face
+from grm_jax.checkpoints.folder import leaves, load_params, save_trained
 from grm_jax.data.records import Item
 from grm_jax.errors import UserError
 from grm_jax.judge.judge import Judge
@@ -97,11 +95,7 @@ def run_grpo_stage(
     )  # fmt: skip
 
     def save(name: str, params: Any) -> Path:
-        with replacing_folder(output / name) as partial:
-            save_hugging_face(partial, config, jax.tree.map(np.asarray, params), dtype=dtype)
-            copy_side_files(source, partial)
-            (partial / "template.toml").write_text(template_text(wording), encoding="utf-8")
-        return output / name
+        return save_trained(output / name, config, params, source, template_text(wording), dtype=dtype)
 
     def export(step: int, params: Any) -> None:
         report(f"saved {save(f'{MODEL}-{step}', params)}")

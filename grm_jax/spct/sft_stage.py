@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from grm_jax.checkpoints.files import replacing_folder
-from grm_jax.checkpoints.folder import copy_side_files, load_params
-from grm_jax.checkpoints.huggingface import save_hugging_face
+from grm_jax.checkpoints.folder import load_params, save_trained
 from grm_jax.data.arena.corpus import corpus, pieces
 from grm_jax.data.mixture import SftData, Streams, sft_examples
 from grm_jax.data.packing import packed_batches
@@ -102,11 +99,7 @@ def run_sft_stage(
     )
 
     def save(name: str, params: Any) -> Path:
-        with replacing_folder(output / name) as partial:
-            save_hugging_face(partial, config, jax.tree.map(np.asarray, params), dtype=dtype)
-            copy_side_files(source, partial)
-            (partial / "template.toml").write_text(template_text(wording), encoding="utf-8")
-        return output / name
+        return save_trained(output / name, config, params, source, template_text(wording), dtype=dtype)
 
     def export(step: int, params: Any) -> None:
         report(f"saved {save(f'{MODEL}-{step}', params)}")

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -10,6 +12,7 @@ from model_folders import SMALL, assert_same_tensors, hugging_face_tensors, rand
 from safetensors.numpy import save_file
 
 from grm_jax.checkpoints import copy_side_files, fingerprint, kind, leaves, load_params, save_hugging_face, save_orbax
+from grm_jax.checkpoints.folder import save_trained
 from grm_jax.errors import UserError
 
 SAVE = {"huggingface": save_hugging_face, "orbax": save_orbax}
@@ -141,3 +144,26 @@ def test_a_side_file_must_be_a_file_of_the_folder(tmp_path, make):
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         copy_side_files(source, target)
     assert os.listdir(target) == []
+
+
+# trained models
+
+
+def test_a_trained_model_has_its_own_template_and_takes_the_place_of_the_one_before(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "run" / "model"
+    for folder in (source, out):
+        folder.mkdir(parents=True)
+        (folder / "template.toml").write_text("older")
+    (source / "tokenizer.json").write_text("{}")
+    (out / "of an earlier life").write_text("")
+    params = jax.tree.map(jnp.asarray, random_params(SMALL))
+    assert save_trained(out, SMALL, params, source, "newer", dtype="bfloat16") == out
+    assert sorted(os.listdir(out)) == ["config.json", "model.safetensors", "template.toml", "tokenizer.json"]
+    assert (out / "template.toml").read_text() == "newer"
+    expected = {path: leaf.astype("bfloat16") for path, leaf in flatten_dict(random_params(SMALL), sep="/").items()}
+    assert_same_tensors(flatten_dict(load_params(out)[1], sep="/"), expected)
+    (source / "tokenizer.json").unlink()
+    (source / "tokenizer.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        save_trained(out, SMALL, params, source, "newest")
+    assert (out / "template.toml").read_text() == "newer"  # what cannot be saved whole leaves the one before
