@@ -5,7 +5,10 @@ from typing import Any
 import jax
 import optax
 
+from grm_jax.model.critique_reward import HEAD
 from grm_jax.train.training import Training
+
+_BIAS = (jax.tree_util.DictKey(HEAD), jax.tree_util.DictKey("b"))
 
 
 def make_schedule(training: Training) -> optax.Schedule:
@@ -46,5 +49,9 @@ def make_optimizer(training: Training) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """True for each leaf that weight decay applies to: all but norms."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "norm" not in str(path[-1]), params)
+    """True for each leaf that weight decay applies to: all but norms and the bias of the scalar head."""
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        return "norm" not in str(path[-1]) and path[-2:] != _BIAS
+
+    return jax.tree_util.tree_map_with_path(decays, params)

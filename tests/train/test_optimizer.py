@@ -13,12 +13,19 @@ from grm_jax.train.optimizer import make_optimizer, make_schedule
 from grm_jax.train.training import Training
 
 SHAPES = {"kernel": (3, 4), "attention": {"query": (2, 3)}, "pre_attention_norm": (4,), "final_norm": (3,)}
+SHAPES |= {"scalar_head": {"w": (3,), "b": ()}}
 
 
 def drawn(seed, scale=1.0):
     leaves, structure = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
     rng = generator("optimizer", seed)
-    return jax.tree.unflatten(structure, [(scale * rng.standard_normal(s)).astype(np.float32) for s in leaves])
+    return jax.tree.unflatten(structure, [np.asarray(scale * rng.standard_normal(s), np.float32) for s in leaves])
+
+
+def decays(path):
+    """Norms do not, nor does the bias of the scalar head."""
+    name = jax.tree_util.keystr(path)
+    return "norm" not in name and name != "['scalar_head']['b']"
 
 
 def cosine(fraction):
@@ -76,8 +83,8 @@ def test_adamw_is_its_definition_in_float64():
     params = drawn("params")
     state = optimizer.init(params)
     expected = [np.float64(leaf) for leaf in jax.tree.leaves(params)]
-    decays = ["norm" not in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    assert decays.count(False) == 2 == decays.count(True)
+    decayed = [decays(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    assert decayed.count(False) == 3 == decayed.count(True)
     first, second = ([np.zeros_like(leaf) for leaf in expected] for _ in range(2))
     clipped = 0
     for number in range(8):
@@ -93,14 +100,14 @@ def test_adamw_is_its_definition_in_float64():
             first[i] = 0.8 * first[i] + 0.2 * gradient
             second[i] = 0.95 * second[i] + 0.05 * gradient**2
             step = first[i] / (1 - 0.8 ** (number + 1)) / (np.sqrt(second[i] / (1 - 0.95 ** (number + 1))) + 1e-8)
-            expected[i] = expected[i] - rate * (step + 0.3 * decays[i] * expected[i])
+            expected[i] = expected[i] - rate * (step + 0.3 * decayed[i] * expected[i])
         for wanted, found in zip(expected, jax.tree.leaves(params), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6)
     assert 0 < clipped < 8
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_without_a_gradient_weights_decay_by_rate_times_weight_decay_and_norms_do_not(name):
+def test_without_a_gradient_weights_decay_by_rate_times_weight_decay_and_norms_and_the_bias_do_not(name):
     optimizer = make_optimizer(
         Training(steps=10, learning_rate=0.2, warmup=0, schedule="constant", optimizer=name, weight_decay=0.25)
     )
@@ -110,7 +117,7 @@ def test_without_a_gradient_weights_decay_by_rate_times_weight_decay_and_norms_d
     for (path, update), weight in zip(
         jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params), strict=True
     ):
-        decay = 0.0 if "norm" in jax.tree_util.keystr(path) else 0.2 * 0.25
+        decay = 0.2 * 0.25 if decays(path) else 0.0
         np.testing.assert_allclose(update, -decay * weight, rtol=1e-6, err_msg=str(path))
 
 
