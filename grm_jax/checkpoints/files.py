@@ -115,7 +115,9 @@ def new_model_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         held = [p.name for p in folder.iterdir() if p.name in (CONFIG, ORBAX_PARAMS) or ".safetensors" in p.suffixes]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made a model folder: {error.strerror}") from error
+        raise UserError(
+            f"{folder}: cannot be made a model folder: {error.strerror}; name a folder elsewhere"
+        ) from error
     if held:
         raise UserError(f"{folder}: already holds a model ({min(held)}); name another folder or remove this one first")
 

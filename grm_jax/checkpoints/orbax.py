@@ -1,6 +1,12 @@
 """Model folders with Orbax parameters: config.json in the Hugging Face form, and `params/`."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,8 @@ from grm_jax.checkpoints.layout import leaf_shapes
 from grm_jax.checkpoints.tree import FLOAT32, Leaves, Params, checked_dtype, checked_leaves, read_config, write_config
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+
+_SPARE = 2**20  # bytes beside the weights, for metadata and config.json
 
 
 def save_orbax(folder: Path | str, config: Gemma2Config, params: Mapping[str, Any]) -> None:
@@ -29,11 +37,24 @@ def save_orbax(folder: Path | str, config: Gemma2Config, params: Mapping[str, An
     folder = Path(folder).absolute()
     leaves = checked_leaves(config, params, folder)
     new_model_folder(folder)
+    # Orbax waits five minutes for a folder that it cannot make, and TensorStore's threads print a traceback for each leaf that
+    # finds the disk full. So what can be known is asked before they begin.
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / ORBAX_PARAMS, dict(params))
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise UserError(f"{folder / ORBAX_PARAMS}: cannot be written: {first_line(error)}") from error
+        raise _refused(folder, error) from error
+    needed = sum(leaf.nbytes for leaf in leaves.values()) + _SPARE
+    if needed > free:
+        raise UserError(
+            f"{folder}: the model takes up to {needed:,} bytes, the disk has {free:,} left; "
+            "make room there or name a folder elsewhere"
+        )
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / ORBAX_PARAMS, dict(params))
+    except (OSError, ValueError) as error:  # TensorStore raises ValueError on a full disk
+        raise _refused(folder / ORBAX_PARAMS, error) from error
     write_config(folder, config, (np.dtype(leaf.dtype) for leaf in leaves.values()))
 
 
@@ -99,6 +120,26 @@ def _read_leaf(params: Path, path: str, like: np.ndarray) -> np.ndarray:
             return flatten_dict(checkpointer.restore(params, args=args), sep="/")[path]
     except Exception as error:  # whatever type Orbax and TensorStore raise, the folder is what is wrong
         raise _damaged(params, error) from error
+
+
+def _refused(path: Path, error: OSError | ValueError) -> UserError:
+    """What the system says: TensorStore has the number of it, at the end of some thousand characters."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    known = os.strerror(int(number[1])) if number else getattr(error, "strerror", None)
+    return UserError(
+        f"{path}: cannot be written: {known or first_line(error)}; make room there or name a folder elsewhere"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Orbax, which logs the tracebacks of all its threads beside raising one of them."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _damaged(params: Path, error: Exception) -> UserError:

@@ -1,8 +1,10 @@
 """Orbax folders: exact, and never silently another model."""
 
 import json
+import logging
 import os
 import shutil
+import tempfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,13 @@ from model_folders import SMALL, assert_same_tensors, random_params
 from grm_jax.checkpoints.orbax import load_orbax, orbax_leaves, save_orbax
 from grm_jax.errors import UserError
 from grm_jax.model.config import config_from_hugging_face
+
+
+def raising(error):
+    def refuse(*_, **__):
+        raise error
+
+    return refuse
 
 
 def flat(params):
@@ -84,6 +93,52 @@ def test_parameters_of_another_shape_are_not_saved(tmp_path):
     with pytest.raises(UserError, match="1 parameters missing: final_norm"):
         save_orbax(tmp_path / "model", SMALL, {k: v for k, v in params.items() if k != "final_norm"})
     assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def not_saved(tmp_path, caplog):
+    """Saves a model and returns the one line that refuses it; nothing may be logged, nor look like a model."""
+
+    def save():
+        with pytest.raises(UserError) as error:
+            save_orbax(tmp_path / "model", SMALL, random_params(SMALL))
+        assert "\n" not in str(error.value) and not caplog.records
+        assert os.listdir(tmp_path / "model") == []
+        return str(error.value)
+
+    return save
+
+
+def test_a_full_or_read_only_disk_is_one_line_before_orbax_begins(not_saved, tmp_path, monkeypatch):
+    size = sum(leaf.nbytes for leaf in flat(random_params(SMALL)).values())
+    remedy = "make room there or name a folder elsewhere"
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp, "StandardCheckpointer", None)
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - size, size))
+        expected = f"the model takes up to {size + 2**20:,} bytes, the disk has {size:,} left; {remedy}"
+        assert not_saved() == f"{tmp_path / 'model'}: {expected}"
+        patch.undo()
+        patch.setattr(ocp, "StandardCheckpointer", None)
+        patch.setattr(tempfile, "TemporaryFile", raising(OSError(30, "Read-only file system", "/x")))
+        assert not_saved() == f"{tmp_path / 'model'}: cannot be written: Read-only file system; {remedy}"
+
+
+FULL = (
+    'RESOURCE_EXHAUSTED: Error writing "final_norm/0" in OCDBT database at local file "/x": Failed to write 310 bytes to '
+    "file 11: No space left on device [tensorstore_spec='{}'] [os_error_code='28']"
+)
+
+
+@pytest.mark.parametrize("error", [ValueError(FULL), OSError(28, "No space left on device", "/x")], ids=["ts", "os"])
+def test_a_disk_that_fills_meanwhile_is_one_line(not_saved, tmp_path, monkeypatch, error):
+    def save(*_):
+        logging.getLogger("absl").error("a traceback")
+        raise error
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", save)
+    reason = "No space left on device; make room there or name a folder elsewhere"
+    assert not_saved() == f"{tmp_path / 'model' / 'params'}: cannot be written: {reason}"
+    assert not logging.getLogger("absl").disabled
 
 
 def test_missing_parts_are_named(folder):
