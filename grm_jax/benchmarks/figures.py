@@ -1,0 +1,51 @@
+"""Figures with their bootstrap replicates.
+
+A figure is a vector float64 [1 + R]: its value, then R values of it on resampled cases. Sums and means of figures are figures,
+so whatever a benchmark averages, its interval follows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from grm_jax.evaluate.intervals import LEVEL, Estimate
+from grm_jax.keys import generator
+
+REPLICATES = 2000
+
+
+def group_means(groups: Sequence[str], values: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Returns for each group the mean of its rows of values [cases, C] as figures [1 + R, C]; resampled within the group."""
+    if not groups:
+        return {}
+    values = np.asarray(values, np.float64).reshape(len(groups), -1)
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    means = {}
+    for group, places in members.items():
+        # Drawing cases with replacement is a multinomial draw over their distinct rows, of which there are few.
+        rows, counts = np.unique(values[places], axis=0, return_counts=True)
+        rng = generator("bootstrap benchmark", seed, group)
+        drawn = rng.multinomial(len(places), counts / len(places), REPLICATES) @ rows / len(places)
+        means[group] = np.concatenate([values[places].mean(axis=0)[None], drawn])
+    return means
+
+
+def mean(figures: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the unweighted mean of figures."""
+    return np.mean(list(figures), axis=0)
+
+
+def weighted(figures: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Returns the mean of figures by weights; with group sizes for weights it is the mean over all cases."""
+    total = sum(weights[name] for name in figures)
+    return np.sum([figures[name] * weights[name] for name in figures], axis=0) / total
+
+
+def estimate(figure: np.ndarray, count: int) -> Estimate | None:
+    """Returns a figure over `count` cases with its 95% percentile interval; None where it is not defined (NaN)."""
+    if np.isnan(figure[0]):
+        return None
+    low, high = np.nanquantile(figure[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(figure[0]), float(low), float(high), count)
