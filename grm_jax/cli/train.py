@@ -1,10 +1,12 @@
 """`grm train`: trains a judge."""
 
 import argparse
+import hashlib
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+INPUTS = "inputs.json"
 _DESCRIPTION = """\
 Trains a judge, or its meta model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
 `meta_rm` learns from sampled critiques of labelled items which of them are right. `grpo` is reinforcement learning: the judge
@@ -15,9 +17,9 @@ examples:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny
   grm train grpo --model tiny --input items.jsonl --output runs/grpo --gin.Grpo.steps=100
 
-The run folder holds config.gin, metrics.jsonl, tensorboard/, plots/, checkpoints/ and, at the end, model/, a Hugging Face folder
-that `grm judge --model` reads; with Sft.export_every also model-500/ and so on. The same command again goes on where a run was
-killed."""
+The run folder holds config.gin, inputs.json, metrics.jsonl, tensorboard/, plots/, checkpoints/ and, at the end, model/, a Hugging
+Face folder that `grm judge --model` reads; with Sft.export_every also model-500/ and so on. The same command again goes on where a
+run was killed."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -75,7 +77,7 @@ def _meta_rm(args: argparse.Namespace, output: Path) -> int:
         raise UserError("meta_rm: give --model, --input (labelled items) and --trajectories")
     settings = configure.make(MetaRm)
     items = read_jsonl_items(args.input)
-    _begin(output, configure.operative())
+    _begin(output, configure.operative(), _inputs(args))
     with bar("training", settings.steps) as advance:
         folder = run_meta_stage(
             args.model, items, args.trajectories, settings, output,
@@ -90,7 +92,7 @@ def _grpo(args: argparse.Namespace, output: Path) -> int:
     from grm_jax.cli.progress import bar
     from grm_jax.data.jsonl import read_jsonl_items
     from grm_jax.errors import UserError
-    from grm_jax.spct.grpo_stage import check_labels, run_grpo_stage
+    from grm_jax.spct.grpo_stage import check_labels, check_reference, run_grpo_stage
     from grm_jax.train.grpo import Grpo
 
     if not (args.model and args.input):
@@ -98,7 +100,9 @@ def _grpo(args: argparse.Namespace, output: Path) -> int:
     settings = configure.make(Grpo)
     items = read_jsonl_items(args.input)
     check_labels(items)
-    _begin(output, configure.operative())
+    if args.reference:
+        check_reference(args.model, args.reference)
+    _begin(output, configure.operative(), _inputs(args))
     with bar("training", settings.steps) as advance:
         folder = run_grpo_stage(
             args.model, items, settings, output, reference=args.reference, easy=args.trajectories,
@@ -117,7 +121,7 @@ def _sft(args: argparse.Namespace, output: Path) -> int:
 
     settings, data, streams = configure.make(Sft), configure.make(SftData), configure.streams()
     model = args.model or configure.new_model()
-    _begin(output, configure.operative())
+    _begin(output, configure.operative(), _inputs(args))
     with bar("training", settings.steps) as advance:
         folder = run_sft_stage(
             model, data, streams, settings, output, template=args.template, dtype=args.dtype, progress=advance
@@ -126,33 +130,87 @@ def _sft(args: argparse.Namespace, output: Path) -> int:
     return 0
 
 
-def _begin(output: Path, configuration: str) -> None:
-    """Makes the run folder, or goes on in one that was left with the same configuration.
+def _inputs(args: argparse.Namespace) -> dict[str, Any]:
+    """Names what a run is made from, by option: each folder or file by its own name and by what is in it.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    from grm_jax.checkpoints.folder import fingerprint
+    from grm_jax.judge.loading import model_folder
+    from grm_jax.judge.meta import has_head, meta_name
+
+    def name(model: str | None) -> str | None:
+        if model is None:
+            return None
+        folder = model_folder(model)
+        return meta_name(folder) if has_head(folder) else f"{folder.resolve().name}@{fingerprint(folder)}"
+
+    trajectories = [_trajectories_name(Path(source)) for source in args.trajectories]
+    return {"model": name(args.model), "reference": name(args.reference), "trajectories": trajectories}
+
+
+def _trajectories_name(source: Path) -> str:
+    from grm_jax.errors import UserError
+    from grm_jax.judge.run_store import SAMPLES
+
+    file = source / SAMPLES if source.is_dir() else source
+    try:
+        with file.open("rb") as f:
+            digest = hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        problem = f"--trajectories {source}: {file} cannot be read: {error.strerror}"
+        raise UserError(f"{problem}; give a trajectories.jsonl or the run folder of a judge") from error
+    return f"{source.resolve().name}@{digest}"
+
+
+def _begin(output: Path, configuration: str, inputs: dict[str, Any]) -> None:
+    """Makes the run folder, or goes on in one that was left with the same configuration and inputs.
 
     Before its first checkpoint there is nothing to go on with, so another configuration may begin anew.
 
     Raises:
-        UserError: the folder holds something else, or a run of another configuration.
+        UserError: the folder holds something else, or a run of another configuration or of other inputs.
     """
+    from grm_jax.checkpoints.files import write_json
     from grm_jax.errors import UserError
     from grm_jax.train.checkpointing import steps
     from grm_jax.train.loop import CHECKPOINTS
 
     record = output / "config.gin"
-    if record.is_file():
-        if not steps(output / CHECKPOINTS):
-            record.write_text(configuration, encoding="utf-8")
-            return
-        before = record.read_text(encoding="utf-8")
-        if before != configuration:
-            changed = next(
-                (new for old, new in zip_longest(before.splitlines(), configuration.splitlines()) if old != new), None
-            )
-            raise UserError(
-                f"{record}: the run was begun with another configuration (now: {changed}); give another --output"
-            )
+    if record.is_file() and steps(output / CHECKPOINTS):
+        _check_unchanged(output, record, configuration, inputs)
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not record.is_file() and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; give --output a new folder")
     output.mkdir(parents=True, exist_ok=True)
     record.write_text(configuration, encoding="utf-8")
+    write_json(output, INPUTS, inputs)
+
+
+def _check_unchanged(output: Path, record: Path, configuration: str, inputs: dict[str, Any]) -> None:
+    from grm_jax.checkpoints.files import read_json
+    from grm_jax.errors import UserError
+
+    before = record.read_text(encoding="utf-8")
+    if before != configuration:
+        changed = next(
+            (new for old, new in zip_longest(before.splitlines(), configuration.splitlines()) if old != new), None
+        )
+        raise UserError(
+            f"{record}: the run was begun with another configuration (now: {changed}); give another --output"
+        )
+    if not (output / INPUTS).exists():  # begun before inputs were kept
+        return
+    begun = read_json(output, INPUTS)
+    for option, now in inputs.items():
+        if begun.get(option) != now:
+            then, asked = (_shown(value) for value in (begun.get(option), now))
+            raise UserError(
+                f"{output}: the run was begun with --{option} {then}, now {asked} is asked; "
+                "give it as it was, or another --output"
+            )
+
+
+def _shown(names: str | list[str] | None) -> str:
+    return (names if isinstance(names, str) else ", ".join(names or ())) or "left out"

@@ -68,7 +68,7 @@ def run_grpo_stage(
     config, _ = leaves(source)
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
-    _check_reference(source, other)
+    check_reference(source, other)
     wording = template or (source / "template.toml" if (source / "template.toml").is_file() else "grm")
     loaded = load_template(wording)
     too_easy = easy_items(easy, items)
@@ -126,8 +126,13 @@ def check_labels(items: Sequence[Item]) -> None:
             )
 
 
-def _check_reference(source: Path, other: Path) -> None:
-    """Compares vocabularies: their sizes, and what the ids mean."""
+def check_reference(model: str | Path, reference: str | Path) -> None:
+    """Refuses a reference of another vocabulary than the model's: of another size, or whose ids mean something else.
+
+    Raises:
+        UserError: so it is, or one of the folders cannot be read.
+    """
+    source, other = model_folder(model), model_folder(reference)
     if other == source:
         return
     mine, theirs = leaves(source)[0].vocab_size, leaves(other)[0].vocab_size

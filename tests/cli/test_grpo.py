@@ -1,6 +1,8 @@
 """`grm train grpo`: what it hands on, and what it refuses in one line before any compute."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,14 @@ import pytest
 import grm_jax.spct.grpo_stage
 from grm_jax.cli import main
 from grm_jax.data.jsonl import write_jsonl
+from tests.tiny_judge import CONFIG, write_judge
 
 STEPS = "--gin.Grpo.steps=2"
 
 
-def test_the_stage_gets_what_is_given(monkeypatch, items, judge_folder, tmp_path, capsys):
+@pytest.fixture
+def given(monkeypatch):
+    """What the stage was given last; nothing is trained."""
     given = {}
 
     def stage(model, items, settings, output, **rest):
@@ -20,15 +25,29 @@ def test_the_stage_gets_what_is_given(monkeypatch, items, judge_folder, tmp_path
         return output / "model"
 
     monkeypatch.setattr(grm_jax.spct.grpo_stage, "run_grpo_stage", stage)
-    run = tmp_path / "run"
-    arguments = ["--model", judge_folder, "--input", items, "--output", run, "--reference", "R", "--template", "tiny"]
-    arguments += ["--trajectories", "T", "--trajectories", "U", "--dtype", "bfloat16", STEPS, "--gin.Grpo.group=6"]
+    return given
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Critiques to filter by: a file, and the run folder of a judge."""
+    (tmp_path / "T").write_text("one\n")
+    (tmp_path / "U").mkdir()
+    (tmp_path / "U" / "samples.jsonl").write_text("two\n")
+    return [str(tmp_path / "T"), str(tmp_path / "U")]
+
+
+def test_the_stage_gets_what_is_given(given, sources, items, judge_folder, tmp_path, capsys):
+    run, reference = tmp_path / "run", shutil.copytree(judge_folder, tmp_path / "R")
+    arguments = ["--model", judge_folder, "--input", items, "--output", run, "--reference", reference]
+    arguments += ["--template", "tiny", "--trajectories", sources[0], "--trajectories", sources[1]]
+    arguments += ["--dtype", "bfloat16", STEPS, "--gin.Grpo.group=6"]
     assert main(["train", "grpo", *map(str, arguments)]) == 0
     assert (given["model"], given["items"], given["output"]) == (str(judge_folder), 8, run)
     assert (given["settings"].steps, given["settings"].group, given["settings"].kl_coefficient) == (2, 6, 0.08)
     assert (given["reference"], given["easy"], given["template"], given["dtype"]) == (
-        "R",
-        ["T", "U"],
+        str(reference),
+        sources,
         "tiny",
         "bfloat16",
     )
@@ -63,6 +82,38 @@ def test_items_and_models_are_refused_in_one_line(refused, items, judge_folder, 
     assert "grpo: give --model and --input" in refused("train", "grpo", "--input", items, "--output", run, STEPS)
     assert "Grpo.steps not set" in refused("train", "grpo", "--model", judge_folder, "--input", items, "--output", run)
     assert not run.exists()
+
+
+def test_a_wrong_reference_is_refused_before_anything_is_made(refused, items, judge_folder, tmp_path):
+    wider = write_judge(tmp_path / "wider", dataclasses.replace(CONFIG, vocab_size=408))
+    given = ("train", "grpo", "--model", judge_folder, "--input", items, "--output", tmp_path / "run", STEPS)
+    for reference, message in ((wider, "another vocabulary than"), (tmp_path / "gone", "no such folder")):
+        assert message in refused(*given, "--reference", reference)
+        assert not (tmp_path / "run").exists()
+    assert f"{tmp_path / 'gone'} cannot be read" in refused(*given, "--trajectories", tmp_path / "gone")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_only_from_what_it_was_begun_with(grm, refused, given, sources, items, judge_folder, tmp_path):
+    run, other = tmp_path / "run", write_judge(tmp_path / "other", dataclasses.replace(CONFIG, head_dim=16))
+    first, second = (("--trajectories", source) for source in sources)
+
+    def command(model=judge_folder):
+        return "train", "grpo", "--model", model, "--input", items, "--output", run, STEPS
+
+    assert grm(*command(), *first, *second)[0] == 0
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    kept = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    copy = shutil.copytree(judge_folder, tmp_path / "elsewhere" / judge_folder.name)
+    assert grm(*command(copy), *first, *second)[0] == 0  # the same model and name, wherever it stands
+    begun = "the run was begun with --"
+    assert f"{begun}model random@" in refused(*command(other), *first, *second)
+    assert f"{begun}reference left out, now other@" in refused(*command(), *first, *second, "--reference", other)
+    assert f"{begun}trajectories T@" in refused(*command(), *first)
+    Path(sources[1], "samples.jsonl").write_text("two\nthree\n")
+    error = refused(*command(), *first, *second)
+    assert f"{begun}trajectories T@" in error and "give it as it was, or another --output" in error
+    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == kept
 
 
 @pytest.mark.slow
