@@ -34,7 +34,7 @@ def detection_metrics(wrong: np.ndarray, found: np.ndarray, passed: np.ndarray) 
     hits = float((wrong & found).sum())
     precision = hits / found.sum() if found.any() else 0.0
     recall = hits / wrong.sum() if wrong.any() else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    f1 = 2 * hits / (found.sum() + wrong.sum()) if hits else 0.0
     accurate = np.where(wrong, found, passed).mean()
     return {"accuracy": float(accurate), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
 
