@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import Benchmark, Case, Votes
-from grm_jax.benchmarks.figures import estimate
+from grm_jax.benchmarks.figures import Interval, interval
 from grm_jax.benchmarks.policies import Policies, Scores, games, item_votes, missing_draws, voters
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Sample
-from grm_jax.evaluate.intervals import Estimate
 from grm_jax.keys import digest
 
 Stored = Callable[[str], Sequence[Sample]]
@@ -32,7 +31,7 @@ class Row:
     """
 
     k: int
-    figures: dict[str, Estimate | None]
+    figures: dict[str, Interval | None]
     tied: float | None
     failed: float
     first_place: float | None
@@ -50,7 +49,6 @@ class Evaluation:
         absent: what the data lacked (`loading.Data`).
         cases: questions evaluated, of `cases_there`; each counts once.
         items: comparisons or responses judged for them.
-        chance: mean over comparisons of 1/n, None where there is none.
         seed: of ties, intervals and samples.
         outcomes: of all critiques of these items, by name.
         rows: by rising k.
@@ -65,7 +63,6 @@ class Evaluation:
     cases: int
     cases_there: int
     items: int
-    chance: float | None
     seed: int
     outcomes: dict[str, int]
     rows: tuple[Row, ...]
@@ -112,7 +109,6 @@ def evaluate(
     outcomes: Counter[str] = Counter()
     for found in samples.values():
         outcomes.update([sample.outcome for sample in found] or [PROMPT_TOO_LONG])
-    compared = [1 / len(item.responses) for item in items if len(item.responses) > 1]
     return Evaluation(
         benchmark=benchmark.name,
         title=benchmark.title,
@@ -120,7 +116,6 @@ def evaluate(
         protocols=tuple(name for name, published in benchmark.published.items() if published == policies),
         cases=len(cases),
         items=len(items),
-        chance=float(np.mean(compared)) if compared else None,
         seed=seed,
         outcomes=dict(outcomes.most_common()),
         rows=tuple(_row(benchmark, cases, items, samples, k, policies, seed) for k in sorted(set(ks))),
@@ -161,7 +156,7 @@ def _row(
     first = [_first_place(sample) for sample in asked if sample.scores is not None]
     return Row(
         k=k,
-        figures={name: estimate(figure, len(cases)) for name, figure in figures.items()},
+        figures={name: interval(figure) for name, figure in figures.items()},
         tied=float(np.mean([_is_tied(vote) for vote in compared])) if compared else None,
         failed=float(np.mean([vote is None for vote in cast])),
         first_place=float(np.mean(first)) if first else None,

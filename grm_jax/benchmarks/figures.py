@@ -5,13 +5,23 @@ so whatever a benchmark averages, its interval follows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from grm_jax.evaluate.intervals import LEVEL, Estimate
+from grm_jax.evaluate.intervals import LEVEL
 from grm_jax.keys import generator
 
 REPLICATES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, with the bounds of its 95% percentile bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def group_means(groups: Sequence[str], values: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -43,9 +53,9 @@ def weighted(figures: Mapping[str, np.ndarray], weights: Mapping[str, float]) ->
     return np.sum([figures[name] * weights[name] for name in figures], axis=0) / total
 
 
-def estimate(figure: np.ndarray, count: int) -> Estimate | None:
-    """Returns a figure over `count` cases with its 95% percentile interval; None where it is not defined (NaN)."""
+def interval(figure: np.ndarray) -> Interval | None:
+    """Returns a figure with its interval; None where it is not defined (NaN)."""
     if np.isnan(figure[0]):
         return None
     low, high = np.nanquantile(figure[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(figure[0]), float(low), float(high), count)
+    return Interval(float(figure[0]), float(low), float(high))

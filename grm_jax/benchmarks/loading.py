@@ -107,7 +107,8 @@ def _rows(benchmark: Benchmark, spec: str | None) -> Iterator[Placed]:
             )
         yield from _source_rows(spec, _part(benchmark, spec.removeprefix("hf:").partition("@")[0], spec))
     elif Path(spec).is_dir():
-        files = sorted(path for path in Path(spec).rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())
+        every = Path(spec).rglob("*")
+        files = sorted(path for path in every if path.name.endswith(_SUFFIXES) and not _is_hidden(path, spec))
         if not files:
             raise UserError(f"{spec}: is a folder without {', '.join(_SUFFIXES)} files; give the folder of the data")
         for path in files:
@@ -146,11 +147,16 @@ def _part(benchmark: Benchmark, path: str, spec: str) -> str:
     return part
 
 
+def _is_hidden(path: Path, folder: str) -> bool:
+    """Tells whether a file, or a folder it stands in below `folder`, is hidden: tools keep notes of their own there."""
+    return any(name.startswith(".") for name in path.relative_to(folder).parts)
+
+
 def _archive_rows(benchmark: Benchmark, spec: str) -> Iterator[Placed]:
     """Rows of an encrypted archive, read in memory: no name in it becomes a path."""
     try:
         with zipfile.ZipFile(spec) as archive:
-            members = [entry for entry in archive.infolist() if entry.filename.endswith(".jsonl")]
+            members = [entry for entry in archive.infolist() if re.fullmatch(r"(?!__MACOSX/).*\.jsonl", entry.filename)]
             if sum(entry.file_size for entry in members) > _MAX_ARCHIVE:
                 raise UserError(f"{spec}: unpacks to more than {_MAX_ARCHIVE:,} bytes; give the archive as published")
             if not members:

@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grm_jax.benchmarks.evaluation import Evaluation, Row
-from grm_jax.evaluate.intervals import Estimate
+from grm_jax.benchmarks.figures import Interval
 
 
 def to_rich(evaluation: Evaluation) -> Table:
@@ -44,10 +44,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     whose = f", as {'; '.join(evaluation.protocols)}" if evaluation.protocols else ", as in no published figure"
     total = sum(evaluation.outcomes.values())
     rates = ", ".join(f"{name} {100 * count / total:.1f}%" for name, count in evaluation.outcomes.items())
-    chance = f"; chance {100 * evaluation.chance:.1f}" if evaluation.chance is not None else ""
     return [
         evaluation.title,
-        f"{evaluation.cases} questions, {evaluation.items} items{chance}",
+        f"{evaluation.cases} questions, {evaluation.items} items",
         f"vote {policies.vote}, ties {policies.ties}, failures {policies.failures}{whose}",
         f"critiques: {rates}",
         *(f"PARTIAL: {note}" for note in partial_notes(evaluation)),
@@ -71,5 +70,5 @@ def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
-def _interval(figure: Estimate | None) -> str:
+def _interval(figure: Interval | None) -> str:
     return f"{100 * figure.low:.1f}-{100 * figure.high:.1f}" if figure else "-"

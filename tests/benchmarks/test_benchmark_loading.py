@@ -167,6 +167,10 @@ def test_the_encrypted_archive_is_read_as_its_folder_is(tmp_path):
     data = load(benchmark, str(archive))
     assert data == load(benchmark, str(folder))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.zip", "realmistake"]  # nothing is unpacked
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "notes.json").write_text("{}")
+    archive.write_bytes(encrypted_zip({**members, "__MACOSX/data/._x.jsonl": b"\0"}))
+    assert data == load(benchmark, str(archive)) == load(benchmark, str(folder))
 
     archive.write_bytes(encrypted_zip(members, b"another"))
     assert "is no readable archive" in refusal("realmistake", archive)

@@ -152,7 +152,7 @@ def test_an_evaluation_tells_figures_rates_and_how_they_came_about():
     record = to_json(found)
     assert record["policies"] == {"ties": "expected", "failures": "wrong", "vote": "sum"}
     assert record["outcomes"] == {"ok": 18, "no_block": 2}
-    assert (record["cases"], record["chance"]) == (10, 0.5)
+    assert (record["cases"], record["cases_there"]) == (10, 12)
 
 
 def test_the_first_place_rate_is_that_of_the_response_shown_first():

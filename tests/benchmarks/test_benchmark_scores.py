@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from grm_jax.benchmarks.benchmark import Case
-from grm_jax.benchmarks.figures import REPLICATES, estimate, group_means, mean, weighted
+from grm_jax.benchmarks.figures import REPLICATES, group_means, interval, mean, weighted
 from grm_jax.benchmarks.judgebench import both_orders
 from grm_jax.benchmarks.policies import Policies, credit
 from grm_jax.benchmarks.realmistake import auc_figures, detection_metrics, roc_auc
@@ -326,7 +326,7 @@ def test_figures_carry_their_intervals_through_means():
     assert (means["a"][0], means["b"][0]) == (0.5, 1.0)
     assert means["a"][1:].std() == pytest.approx(math.sqrt(0.25 / 30), rel=0.1)
     assert weighted(means, {"a": 30, "b": 10})[0] == pytest.approx(25 / 40)
-    both = estimate(mean(means.values()), 40)
+    both = interval(mean(means.values()))
     assert both.mean == 0.75
     assert (both.high - both.low) / 2 == pytest.approx(1.96 * math.sqrt(0.25 / 30) / 2, rel=0.15)
-    assert estimate(np.full(1 + REPLICATES, np.nan), 3) is None
+    assert interval(np.full(1 + REPLICATES, np.nan)) is None
