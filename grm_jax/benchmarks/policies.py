@@ -91,10 +91,8 @@ def voters(game: Sequence[Sample], k: int, failures: str, item_id: str) -> Seque
 def missing_draws(samples: Sequence[Sample], k: int, count: int) -> int:
     """Returns how many critiques more an item needs for k readable ones in each game, 0 once `DRAWS` times k are drawn."""
     played = games(samples, count)
-    if min(len(game) for game in played) >= DRAWS * k:
-        return 0
     lacking = max(k - sum(sample.outcome == "ok" for sample in game) for game in played)
-    return count * max(0, min(lacking, DRAWS * k - min(len(game) for game in played)))
+    return count * max(0, min(lacking, DRAWS * k - min(map(len, played))))
 
 
 def credit(scores: Scores, best: int, n: int, policies: Policies, *, seed: int, item_id: str) -> float:

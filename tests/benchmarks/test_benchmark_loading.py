@@ -252,6 +252,29 @@ def test_the_digest_changes_with_whatever_is_judged_or_counted(tmp_path):
         assert load(benchmark, str(path), partial=True).digest != before
 
 
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("rewardbench", ["good"]),
+        ("rewardbench2", ["right"]),
+        ("ppe_preference", ["one", "two", "one", "two"]),  # rows go model_a, model_b, tie, tie
+        ("ppe_correctness", ["r0", "r4", "r0"]),
+        ("rmb", ["best"]),
+        ("judgebench", ["one", "two"]),
+        ("rm_bench", [*["good concise"] * 3, *["good detailed"] * 3, *["good marked"] * 3]),
+    ],
+)
+def test_the_label_names_the_right_response(name, right, tmp_path):
+    data = load(BENCHMARKS[name], str(write(tmp_path, name, 8)), partial=True)
+    found = [item.responses[item.label] for case in data.cases for item in case.items if item.label is not None]
+    assert found[: len(right)] == right
+
+
+def test_a_response_of_realmistake_is_right_without_error(tmp_path):
+    data = load(BENCHMARKS["realmistake"], str(write(tmp_path, "realmistake", 2)), partial=True)
+    assert [case.facts["right"] for case in data.cases[:2]] == [False, True]
+
+
 @needs_data
 def test_published_files_are_read():
     judgebench = load(BENCHMARKS["judgebench"], str(SHARED / "judgebench" / "gpt.jsonl"))

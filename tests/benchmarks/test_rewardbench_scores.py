@@ -157,5 +157,6 @@ def test_a_response_without_rating_scores_minus_one_in_ties():
     cases = [case("ref", 1), case("tied", 2)]
     votes = {item.id: ((7.0,),) for each in cases for item in each.items}
     assert benchmark.figures(cases, votes, benchmark.default, 0)["Ties"][0] == 0.0
-    votes |= {"ref/1": (None,), "tied/2": (None,)}  # the wrong ones fail: margins 7 - (-1)
-    assert benchmark.figures(cases, votes, benchmark.default, 0)["Ties"][0] == pytest.approx(1.01)
+    votes |= {"tied/1": (None,), "tied/2": ((6.0,),)}  # a right one fails: margin -1 - 6, spread 7 - (-1)
+    expected = 0.01 * math.tanh(-7 / 8 - 1)
+    assert benchmark.figures(cases, votes, benchmark.default, 0)["Ties"][0] == pytest.approx(expected, abs=1e-15)
