@@ -15,7 +15,7 @@ from typing import Any
 import gin
 
 from grm_jax.data.arena.oracle import Noise
-from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions
+from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions, ArenaReadings
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
@@ -28,12 +28,16 @@ from grm_jax.train.meta_rm import MetaRm
 from grm_jax.train.sft import Sft
 
 _CONFIGURABLE = (
-    Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaInstructions, ArenaTokenizer, Noise,
-    SftData,
+    Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaInstructions, ArenaReadings,
+    ArenaTokenizer, Noise, SftData,
 )  # fmt: skip
 SCOPES = ("base", "rft")
 """Scopes of `recipe`."""
-_STREAMS: dict[str, Any] = {ARENA: ArenaCritiques, "arena_instructions": ArenaInstructions}
+_STREAMS: dict[str, Any] = {
+    ARENA: ArenaCritiques,
+    "arena_instructions": ArenaInstructions,
+    "arena_readings": ArenaReadings,
+}
 _registered = {cls: gin.external_configurable(cls, name=cls.__name__, module="grm_jax") for cls in _CONFIGURABLE}
 _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last, for messages; later ones win
 

@@ -39,7 +39,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
     )
-    parser.add_argument("--meta-model", metavar="DIR", help="scores every critique, for meta_topk and meta_soft")
+    parser.add_argument(
+        "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
+    )
     parser.add_argument("--k-meta", type=int, metavar="N", help="critiques that meta_topk keeps (default: half)")
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")

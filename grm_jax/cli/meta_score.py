@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
-    parser.add_argument("--meta-model", required=True, metavar="DIR", help="the meta model")
+    parser.add_argument("--meta-model", required=True, metavar="tiny_meta|DIR", help="the meta model")
     parser.add_argument("--input", required=True, metavar="FILE", help="the items that were judged")
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")

@@ -7,6 +7,7 @@ import dataclasses
 
 from grm_jax.data.arena import oracle, responses, world
 from grm_jax.data.arena.tasks import draw_task, write_instruction
+from grm_jax.data.arena.words import distinct_words, pick
 from grm_jax.data.examples import CritiqueExample, InstructionExample
 from grm_jax.keys import generator
 from grm_jax.text.template import Hint
@@ -68,3 +69,24 @@ class ArenaInstructions:
             if world.split_of(task) == "train":
                 response = responses.draw_response(task, (), rng)
         return InstructionExample((("user", write_instruction(task, rng)),), response.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArenaReadings:
+    """Lessons in reading: of one response, which word follows which, asked of all its words and of some that it lacks.
+
+    A model made from nothing learns from them to find a word; critiques alone ask for that too seldom to teach it.
+
+    Attributes:
+        seed: names the stream.
+    """
+
+    seed: int = 0
+
+    def __call__(self, index: int) -> InstructionExample:
+        """Returns example `index`."""
+        rng = generator("arena reading", self.seed, index)
+        shown = pick(rng, world.generate("train", index, self.seed).responses)
+        asked = [*dict.fromkeys(shown.words), *(word for word in distinct_words(rng, 2) if word not in shown.words)]
+        pairs = (f"{asked[i]} {shown.follower(asked[i])}" for i in rng.permutation(len(asked)).tolist())
+        return InstructionExample((("user", shown.text),), "; ".join(pairs))

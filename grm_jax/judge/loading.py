@@ -33,17 +33,22 @@ class JudgeModel:
     template: Template
 
 
+SHIPPED: tuple[str, ...] = ("tiny", "tiny_meta")
+"""Models that come with the package: a judge of the arena, and the meta model that guides it."""
+
+
 def model_folder(model: str | Path) -> Path:
-    """Resolves "tiny", the judge inside the package, or a folder.
+    """Resolves the name of a shipped model, or a folder.
 
     Raises:
         UserError: no such folder.
     """
-    if str(model) == "tiny":
-        return Path(str(importlib.resources.files("grm_jax"))) / "judges" / "tiny"
+    if str(model) in SHIPPED:
+        return Path(str(importlib.resources.files("grm_jax"))) / "judges" / str(model)
     path = Path(model)
     if not path.is_dir():
-        raise UserError(f"model {model}: no such folder; give 'tiny' or a Hugging Face or Orbax model folder")
+        names = " or ".join(map(repr, SHIPPED))
+        raise UserError(f"model {model}: no such folder; give {names}, or a Hugging Face or Orbax model folder")
     return path
 
 

@@ -127,7 +127,7 @@ def load_meta(folder: str | Path, *, dtype: str | None = None) -> JudgeModel:
     """Loads a meta model: what a judge is made of, with `scalar_head` in the parameters, and the head in the name too.
 
     Args:
-        folder: as `save_meta` writes it.
+        folder: as `save_meta` writes it, or "tiny_meta".
         dtype: of the trunk, as for `load_model`; the head stays float32.
 
     Raises:
@@ -144,7 +144,7 @@ def meta_name(folder: str | Path) -> str:
     Raises:
         UserError: as `load_meta`.
     """
-    path, head = Path(folder), load_head(folder)
+    path, head = model_folder(folder), load_head(folder)
     template = path / "template.toml"
     hasher = hashlib.blake2b(fingerprint(path).encode(), digest_size=16)
     for data in (head["w"].tobytes(), head["b"].tobytes(), template.read_bytes() if template.is_file() else b""):

@@ -80,7 +80,7 @@ class Gemma2Config:
 
 PRESETS = {
     "tiny": Gemma2Config(
-        vocab_size=512, model_dim=128, mlp_dim=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, window=64,
+        vocab_size=416, model_dim=128, mlp_dim=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, window=64,
         query_pre_attn_scalar=48, attention_soft_cap=20.0, final_soft_cap=15.0, max_length=256,
     ),
     "2b": Gemma2Config(

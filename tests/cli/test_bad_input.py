@@ -84,7 +84,7 @@ def test_with_skip_the_other_lines_are_judged(grm, scripted, malformed, tmp_path
         (("--layout", "csv"), "layout: 'csv' is not known; use one of items, judgebench"),
         (("--template", "nothing"), "nothing"),
         (("--input", "gone.jsonl"), "gone.jsonl: no such file"),
-        (("--model", "gone"), "model gone: no such folder; give 'tiny' or"),
+        (("--model", "gone"), "model gone: no such folder; give 'tiny' or 'tiny_meta', or"),
         (("--on-error", "ask"), "argument --on-error: invalid choice: 'ask'"),
         (("--gin_file", "gone.gin"), "gone.gin: no such gin file"),
         (("--colour", "red"), "unrecognized arguments: --colour red"),

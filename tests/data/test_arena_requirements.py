@@ -1,6 +1,7 @@
 """A requirement is met or broken as the response's text alone shows."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -9,10 +10,12 @@ from grm_jax.data.arena.world import generate
 
 TABLE = [
     # requirement, response, evidence, met
-    ("use sun", "owl sun pen key", "yes", True),
-    ("use sun", "owl cat pen key", "no", False),
-    ("avoid sun", "owl cat pen key", "no", True),
-    ("avoid sun", "owl cat pen sun", "yes", False),
+    ("use sun", "owl sun pen key", "pen", True),
+    ("use sun", "owl cat pen sun", "last", True),
+    ("use sun", "owl cat pen key", "none", False),
+    ("avoid sun", "owl cat pen key", "none", True),
+    ("avoid sun", "owl sun pen key", "pen", False),
+    ("avoid sun", "owl cat pen sun", "last", False),
     ("start sun", "sun cat pen key", "sun", True),
     ("start sun", "cat sun pen key", "cat", False),
     ("end sun", "cat pen key sun", "sun", True),
@@ -20,45 +23,51 @@ TABLE = [
     ("length 4", "owl sun pen key", "4", True),
     ("length 4", "owl owl pen", "3", False),
     ("length 4", "owl sun pen key cat", "5", False),
-    ("sun before pig", "sun owl pig", "sun", True),
-    ("sun before pig", "pig owl sun", "pig", False),
-    ("sun before pig", "sun owl cat", "sun", True),
-    ("sun before pig", "owl pig cat", "pig", False),
-    ("sun before pig", "owl pen cat", "none", False),
-    ("twice sun", "sun owl sun pen", "2", True),
-    ("twice sun", "owl pen cat key", "0", False),
-    ("twice sun", "sun owl pen cat", "1", False),
-    ("twice sun", "sun sun pen sun", "3", False),
+    ("pig after sun", "owl sun pig key", "pig", True),
+    ("pig after sun", "owl cat sun pig", "pig", True),
+    ("pig after sun", "sun pig sun owl", "pig", True),
+    ("pig after sun", "sun owl sun pig", "owl", False),
+    ("pig after sun", "sun owl pig", "owl", False),
+    ("pig after sun", "pig sun owl key", "owl", False),
+    ("pig after sun", "owl pig sun", "last", False),
+    ("pig after sun", "owl pig cat", "none", False),
+    ("double sun", "owl sun sun pen", "sun", True),
+    ("double sun", "owl pen sun sun", "sun", True),
+    ("double sun", "sun sun sun pen", "sun", True),
+    ("double sun", "sun owl sun sun", "owl", False),
+    ("double sun", "sun owl pen cat", "owl", False),
+    ("double sun", "owl pen sun", "last", False),
+    ("double sun", "owl pen cat key", "none", False),
 ]
 
 
 def requirement(text: str) -> Requirement:
     first, second, *third = text.split()
-    return Requirement("before", (first, *third)) if second == "before" else Requirement(first, (second,))
+    return Requirement("after", (first, *third)) if second == "after" else Requirement(first, (second,))
 
 
 def breaks(text: str, words: list[str], form: str) -> bool:
     """Tells whether a response breaks a requirement, sharing nothing with the package."""
-    if found := re.fullmatch(r"(\w+) before (\w+)", text):
-        one, other = found.groups()
-        places = {word: place for place, word in reversed(list(enumerate(words)))}
-        return one not in places or places[one] > places.get(other, len(words))
+    followers: dict[str, str] = {}
+    for word, follower in pairwise([*words, ""]):
+        followers.setdefault(word, follower)
+    if found := re.fullmatch(r"(\w+) after (\w+)", text):
+        return followers.get(found[2]) != found[1]
     kind, argument = text.split()
-    number = sum(word == argument for word in words)
     return {
-        "use": number < 1,
-        "avoid": number > 0,
+        "use": argument not in words,
+        "avoid": argument in words,
         "start": words[:1] != [argument],
         "end": words[-1:] != [argument],
         "length": str(len(words)) != argument,
         "form": form != argument,
-        "twice": number != 2,
+        "double": followers.get(argument) != argument,
     }[kind]
 
 
 def read(text: str) -> tuple[list[str], str]:
     """Reads words and form off a response's text."""
-    for form, pattern in {"brackets": r"\( ([a-z ]+) \)", "dot": r"([a-z ]+)\.", "plain": r"([a-z ]+)"}.items():
+    for form, pattern in {"dash": r"- ([a-z ]+)", "brackets": r"\( ([a-z ]+) \)", "stars": r"\* ([a-z ]+) \*"}.items():
         if found := re.fullmatch(pattern, text):
             return found[1].split(" "), form
     raise AssertionError(text)
@@ -66,19 +75,20 @@ def read(text: str) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize(("asked", "words", "evidence", "met"), TABLE)
 def test_evidence_and_verdict(asked: str, words: str, evidence: str, met: bool) -> None:
-    response = Response(tuple(words.split()), "plain")
+    response = Response(tuple(words.split()), "dash")
     assert requirement(asked).text == asked
     assert requirement(asked).evidence(response) == evidence
-    assert requirement(asked).met(response) is met
-    assert breaks(asked, words.split(), "plain") is not met
+    assert requirement(asked).met_by(evidence) is requirement(asked).met(response) is met
+    assert breaks(asked, words.split(), "dash") is not met
 
 
 @pytest.mark.parametrize(
-    ("form", "text"), [("plain", "owl sun"), ("brackets", "( owl sun )"), ("dot", "owl sun.")], ids=str
+    ("form", "text"), [("dash", "- owl sun"), ("brackets", "( owl sun )"), ("stars", "* owl sun *")], ids=str
 )
 def test_form(form: str, text: str) -> None:
     response = Response(("owl", "sun"), form)
     assert response.text == text
+    assert all(f" {word}" in text for word in response.words)  # a word is one token with the space before it
     assert read(text) == (["owl", "sun"], form)
     for asked in FORMS:
         assert requirement(f"form {asked}").evidence(response) == form
@@ -91,13 +101,20 @@ def test_the_table_has_every_kind_met_and_broken() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("word", "follower"), [("sun", "sun"), ("pig", "owl"), ("owl", "pig"), ("key", "last"), ("cat", "none")]
+)
+def test_a_follower_is_the_word_after_the_first_of_its_kind(word: str, follower: str) -> None:
+    assert Response(("sun", "sun", "pig", "owl", "pig", "key"), "dash").follower(word) == follower
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="rhyme"):
-        Requirement("rhyme", ("sun",)).evidence(Response(("owl",), "plain"))
+        Requirement("rhyme", ("sun",)).evidence(Response(("owl",), "dash"))
 
 
 def test_quality_is_ten_minus_the_weights_and_at_least_one() -> None:
-    asked = [requirement(text) for text in ("avoid sun", "length 4", "owl before pig", "twice cat")]
+    asked = [requirement(text) for text in ("avoid sun", "length 4", "owl after pig", "double cat")]
     assert [one.weight for one in asked] == [4, 2, 4, 3]
     assert quality(()) == 10
     assert quality(tuple(asked[:2])) == 4
@@ -115,7 +132,7 @@ def test_what_a_text_breaks_can_be_read_off_it() -> None:
             found = {one for one in asked if breaks(one, *read(text))}
             assert found == set(broken)
             assert len(broken) == len(found)
-            weights = [WEIGHTS["before" if " before " in one else one.split()[0]] for one in found]
-            assert worth == max(1, 10 - sum(weights))
-            seen |= {"before" if " before " in one else one.split()[0] for one in found}
+            kinds = ["after" if " after " in one else one.split()[0] for one in found]
+            assert worth == max(1, 10 - sum(WEIGHTS[kind] for kind in kinds))
+            seen |= {*kinds}
     assert seen == set(KINDS)

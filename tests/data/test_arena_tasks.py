@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from grm_jax.data.arena.requirements import FORMS, KINDS, Requirement, Response
+from grm_jax.data.arena.requirements import FORMS, KINDS, LAST, MISSING, Requirement, Response
 from grm_jax.data.arena.responses import broken_by, draw_response
 from grm_jax.data.arena.tasks import HELD_OUT_PAIRS, SIZES, Task, draw_task, write_instruction
 from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS, chance, distinct_words, pick, weighted
@@ -32,7 +32,7 @@ def test_requirements_differ_in_kind_and_word_and_stand_in_order() -> None:
         assert len(set(arguments)) == len(arguments)
         assert task.mentioned == set(arguments)
         for requirement in task.requirements:
-            assert len(requirement.arguments) == (2 if requirement.kind == "before" else 1)
+            assert len(requirement.arguments) == (2 if requirement.kind == "after" else 1)
             if requirement.kind not in ("length", "form"):
                 assert set(requirement.arguments) <= set(WORDS)
     assert {r.arguments[0] for task in BOTH for r in task.requirements if r.kind == "form"} == set(FORMS)
@@ -41,7 +41,7 @@ def test_requirements_differ_in_kind_and_word_and_stand_in_order() -> None:
 def test_seen_tasks_hold_no_held_out_pair_and_others_hold_one() -> None:
     assert all(pairs(task) == [] and task.family == "seen" for task in TASKS[0])
     assert all(len(pairs(task)) == 1 and task.family == "+".join(*pairs(task)) for task in TASKS[1])
-    assert Counter(task.family for task in TASKS[1]).keys() == {"start+twice", "avoid+end"}
+    assert Counter(task.family for task in TASKS[1]).keys() == {"start+double", "avoid+end"}
 
 
 def test_each_kind_of_a_held_out_pair_is_trained_with_every_other_kind() -> None:
@@ -51,7 +51,7 @@ def test_each_kind_of_a_held_out_pair_is_trained_with_every_other_kind() -> None
 
 
 def test_lengths_leave_room_to_break_any_requirement() -> None:
-    taken = {"use": 1, "start": 1, "end": 1, "before": 2, "twice": 2}
+    taken = {"use": 1, "start": 1, "end": 1, "after": 2, "double": 2}
     for task in BOTH:
         room = sum(taken.get(requirement.kind, 0) for requirement in task.requirements)
         for requirement in task.requirements:
@@ -73,6 +73,21 @@ def test_a_response_breaks_just_what_it_is_to_break() -> None:
                 assert 3 <= len(response.words) <= LARGEST_NUMBER
                 assert set(response.words) <= set(WORDS)
     assert missing <= 6  # of some 2,500
+
+
+def test_what_is_to_stand_together_is_broken_in_each_way() -> None:
+    """Of a broken `after` both words are there, apart or the other way round; of a broken `double` the word once."""
+    ways = Counter()
+    for index, task in enumerate(TASKS[0]):
+        for one in task.requirements:
+            if one.kind not in ("after", "double"):
+                continue
+            response = draw_response(task, (one,), generator("ways", index))
+            if response is not None:
+                assert [response.words.count(word) for word in one.arguments] == [1] * len(one.arguments)
+                ways[one.kind, response.follower(one.arguments[0]) == one.arguments[-1]] += 1
+    assert set(ways) == {("after", False), ("after", True), ("double", False)}
+    assert min(ways.values()) > 100
 
 
 def test_what_cannot_be_broken_is_none_after_some_attempts() -> None:
@@ -99,8 +114,8 @@ def test_a_prompt_states_the_requirements_in_random_order() -> None:
 def test_vocabulary_is_short_sorted_and_apart_from_the_terms() -> None:
     assert list(WORDS) == sorted(set(WORDS))
     assert all(re.fullmatch("[a-z]{2,5}", word) for word in WORDS)
-    terms = {"write", "words", "list", "give", "a", "yes", "no", "none", "ok", "bad", "longer", "is", "better"}
-    assert not set(WORDS) & {*KINDS, *FORMS, *terms, "principles", "response", "scores"}
+    terms = {"write", "words", "list", "give", "a", "ok", "bad", "longer", "is", "better"}
+    assert not set(WORDS) & {*KINDS, *FORMS, LAST, MISSING, *terms, "principles", "response", "scores"}
 
 
 def test_draws_follow_their_weights() -> None:

@@ -47,7 +47,7 @@ def usual() -> np.ndarray:
 def test_more_critiques_know_more() -> None:
     assert len(pairs()) == ITEMS
     accuracy = [usual()[:, k - 1].mean() for k in STEPS]
-    for found, expected in zip(accuracy, (0.62, 0.67, 0.74, 0.775, 0.80, 0.825), strict=True):
+    for found, expected in zip(accuracy, (0.63, 0.67, 0.73, 0.78, 0.81, 0.815), strict=True):
         assert found == pytest.approx(expected, abs=0.03)
     assert sorted(accuracy) == accuracy
 

@@ -1,6 +1,7 @@
 """Splits, labels and the absence of shortcuts."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,12 +16,12 @@ from grm_jax.errors import UserError
 from grm_jax.keys import generator
 
 GOLDEN = {
-    "id": "arena-test-held_out-0-7",
-    "prompt": "List words: avoid bread; use coin; end boat; start sand.",
-    "responses": ["( sand coin corn ball boat )", "key coin house boat"],
-    "label": 0,
-    "domain": "avoid+end",
-    "meta": {"quality": [10, 7], "broken": [[], ["start sand"]], "held_out": True},
+    "id": "arena-test-held_out-0-49",
+    "prompt": "List words: use pig; start cloud; double chair; end egg.",
+    "responses": ["* cloud egg chair chair pig road *", "- cloud pig chair chair moon egg"],
+    "label": 1,
+    "domain": "start+double",
+    "meta": {"quality": [7, 10], "broken": [["end egg"], []], "held_out": True},
 }
 HELD_OUT = {"+".join(pair) for pair in HELD_OUT_PAIRS}
 MOST_DRAWS = 4000
@@ -84,7 +85,7 @@ def test_an_example_depends_on_its_index_alone() -> None:
 
 def test_the_world_is_the_same_on_every_machine() -> None:
     """A golden example: a change here changes every arena data set and needs a new trained judge."""
-    assert generate("test", 7, 0).item == GOLDEN
+    assert generate("test", 49, 0).item == GOLDEN
 
 
 def test_generation_ends_within_a_bound_of_draws(counts: tuple[list[Example], Counter, list[int]]) -> None:
@@ -184,11 +185,11 @@ SHORTCUTS: dict[str, Callable[[int, str], float]] = {
     "last": lambda place, text: place,
     "longest": lambda place, text: len(text),
     "shortest": lambda place, text: -len(text),
-    "most words": lambda place, text: len(text.replace("(", "").replace(")", "").split()),
-    "fewest words": lambda place, text: -len(text.replace("(", "").replace(")", "").split()),
+    "most words": lambda place, text: len(re.findall("[a-z]+", text)),
+    "fewest words": lambda place, text: -len(re.findall("[a-z]+", text)),
+    "dash": lambda place, text: text.startswith("-"),
     "brackets": lambda place, text: text.startswith("("),
-    "dot": lambda place, text: text.endswith("."),
-    "plain": lambda place, text: text[-1].isalpha(),
+    "stars": lambda place, text: text.startswith("*"),
 }
 
 

@@ -219,7 +219,7 @@ def test_the_identity_names_all_that_a_sample_depends_on(judge, judge_folder):
         (lambda judge, folder: judge.score_batch([item("x")], 1, vote="loudest"), "vote: 'loudest' is not known"),
         (lambda judge, folder: Judge.load(folder, max_new=0), "max_new is 0"),
         (lambda judge, folder: Judge.load(folder, max_new=512), "below the model's context of 512"),
-        (lambda judge, folder: Judge.load(folder / "gone"), "no such folder; give 'tiny' or"),
+        (lambda judge, folder: Judge.load(folder / "gone"), "no such folder; give 'tiny' or 'tiny_meta', or"),
         (lambda judge, folder: Judge.load(folder, template="nothing"), "nothing"),
     ],
 )

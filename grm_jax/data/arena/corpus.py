@@ -3,22 +3,21 @@
 from collections.abc import Iterator
 
 from grm_jax.data.arena.oracle import Noise, critique
-from grm_jax.data.arena.requirements import FORMS, KINDS
+from grm_jax.data.arena.requirements import FORMS, KINDS, LAST, MISSING
 from grm_jax.data.arena.words import LARGEST_NUMBER, WORDS
 from grm_jax.data.arena.world import generate
 from grm_jax.keys import generator
 
 SPACE = "▁"  # how SentencePiece writes a space
 
-_TERMS = (*KINDS, *FORMS, "yes", "no", "none", "ok", "bad", "words")
+_TERMS = (*KINDS, *FORMS, LAST, MISSING, "ok", "bad", "words")
 _MARKS = ("Principles:", "Response", "Scores:", "Best:", " \\boxed{", "}", ",", ":", ".", ";", " (", ")")
 
 
 def corpus(split: str, count: int, seed: int) -> Iterator[str]:
     """Yields the text of `count` examples: of each the prompt, every response and one critique by the noisy oracle.
 
-    Each is a string of its own, as each is encoded apart. The world's words are everywhere preceded by a space save at
-    the beginning of a response.
+    Each is a string of its own, as each is encoded apart. The world's words are preceded by a space in all of them.
     """
     for index in range(count):
         example = generate(split, index, seed)
@@ -32,4 +31,4 @@ def corpus(split: str, count: int, seed: int) -> Iterator[str]:
 def pieces() -> tuple[str, ...]:
     """Returns the texts that deserve a token of their own: the world's words, terms and numbers, and the marks of critiques."""
     words = (*WORDS, *_TERMS, *map(str, range(LARGEST_NUMBER + 1)))
-    return (*words, *(SPACE + word for word in words), *_MARKS)
+    return (*(SPACE + word for word in words), *_MARKS)

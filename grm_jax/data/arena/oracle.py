@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from grm_jax.data.arena.requirements import FORMS, KINDS, Requirement, Response, quality
+from grm_jax.data.arena.requirements import FORMS, KINDS, MISSING, Requirement, Response, quality
 from grm_jax.data.arena.tasks import Task
 from grm_jax.data.arena.words import WORDS, chance, pick, weighted
 from grm_jax.data.arena.world import Example
@@ -17,13 +17,14 @@ SALIENCE: dict[str, float] = {
     "end": 0.8,
     "length": 1.6,
     "form": 1.6,
-    "before": 0.5,
-    "twice": 0.6,
+    "after": 0.5,
+    "double": 0.6,
 }
 """How readily a requirement comes to the oracle's mind as a principle. What is easily seen weighs little, and what weighs
 much is easily overlooked: a bias that no number of critiques removes."""
 
 _HINTED_ATTENTION = 6.0
+_LONGER = "longer is better (5)"
 BREADTH: tuple[float, ...] = (0.3, 0.5, 0.2)
 """Probabilities that a critique looks at 1, 2, 3, ... requirements."""
 
@@ -62,28 +63,27 @@ def critique(
     """Returns a critique of the responses shown in `order` (order[j] = index of the response at place j).
 
     Its lines: a few principles with their weights (`breadth`: the probabilities of 1, 2, 3, ...), drawn by salience from what
-    the task asks for; for each response
-    what is found on each principle, and whether that is ok or bad; and the score block, in the order shown: 10 minus the
-    weights of what is bad.
+    the task asks for; for each response the response itself, what is found on each principle, and whether that is ok or bad;
+    and the score block, in the order shown: 10 minus the weights of what is bad.
 
     With `principles=False` the first line is missing, and each response is looked at under aspects of its own. An oracle that
     was told the label (`hinted`) does not go by length, and thinks first of what speaks for it.
     """
     shown = [example.responses[index] for index in order]
     if chance(rng, noise.spurious) and not hinted:
-        lines, scores = _spurious(shown)
+        stated, lines, scores = _LONGER, *_spurious(shown)
     else:
         attention = _attention(example, hinted)
         chosen = _choose(example.task, attention, breadth, rng, noise)
+        stated = "; ".join(f"{requirement.text} ({requirement.weight})" for requirement in chosen)
         lines, scores = [], []
         for place, response in enumerate(shown):
             aspects = chosen if principles else _choose(example.task, attention, breadth, rng, noise)
             findings, bad = _examine(aspects, response, rng, noise)
-            lines.append(f"Response {place + 1}: {'; '.join(findings)}.")
+            lines.append(f"Response {place + 1}: {response.text}: {'; '.join(findings)}.")
             scores.append(quality(bad))
-        if principles:
-            stated = "; ".join(f"{requirement.text} ({requirement.weight})" for requirement in chosen)
-            lines.insert(0, f"Principles: {stated}")
+    if principles:
+        lines.insert(0, f"Principles: {stated}")
     lines.append(_malformed_block(scores, rng) if chance(rng, noise.malformed) else _block(scores))
     return "\n".join(lines)
 
@@ -113,15 +113,16 @@ def _choose(
     for _ in range(weighted(rng, dict(enumerate(breadth, 1)))):
         requirement = weighted(rng, left)
         del left[requirement]
-        chosen.append(_irrelevant(task, rng) if chance(rng, noise.irrelevant) else requirement)
+        chosen.append(_irrelevant(task, chosen, rng) if chance(rng, noise.irrelevant) else requirement)
     return tuple(chosen)
 
 
-def _irrelevant(task: Task, rng: np.random.Generator) -> Requirement:
-    """A requirement that the task does not state: of a kind it lacks, or on another word."""
-    kind = pick(rng, [kind for kind in KINDS if kind not in ("length", "form", "before")])
+def _irrelevant(task: Task, chosen: Sequence[Requirement], rng: np.random.Generator) -> Requirement:
+    """A requirement that the task does not state, on a word that neither it nor what was chosen before names."""
+    kind = pick(rng, [kind for kind in KINDS if kind not in ("length", "form", "after")])
+    taken = task.mentioned.union(*(requirement.arguments for requirement in chosen))
     word = pick(rng, WORDS)
-    while word in task.mentioned:
+    while word in taken:
         word = pick(rng, WORDS)
     return Requirement(kind, (word,))
 
@@ -136,7 +137,7 @@ def _examine(
         evidence = aspect.evidence(response)
         if chance(rng, noise.careless):
             evidence = _wrong_evidence(aspect, evidence, response, rng)
-        ok = (evidence == aspect.right_evidence) != chance(rng, noise.illogical)
+        ok = aspect.met_by(evidence) != chance(rng, noise.illogical)
         findings.append(f"{aspect.text} {evidence} {'ok' if ok else 'bad'}")
         if not ok:
             bad.append(aspect)
@@ -145,22 +146,18 @@ def _examine(
 
 def _wrong_evidence(aspect: Requirement, evidence: str, response: Response, rng: np.random.Generator) -> str:
     match aspect.kind:
-        case "use" | "avoid":
-            return "no" if evidence == "yes" else "yes"
-        case "length" | "twice":
-            return str(max(0, int(evidence) + pick(rng, (-1, 1))))
+        case "length":
+            return str(int(evidence) + pick(rng, (-1, 1)))
         case "form":
             return pick(rng, [form for form in FORMS if form != evidence])
-        case "before":
-            return pick(rng, [word for word in (*aspect.arguments, "none") if word != evidence])
-    others = [word for word in response.words if word != evidence]
-    return pick(rng, others or [*aspect.arguments])
+        case "use" | "avoid":
+            return pick(rng, response.words) if evidence == MISSING else MISSING
+    return pick(rng, sorted({*response.words} - {evidence}))
 
 
 def _spurious(shown: Sequence[Response]) -> tuple[list[str], list[int]]:
     lengths = [len(response.words) for response in shown]
-    lines = ["Principles: longer is better (5)"]
-    lines += [f"Response {place + 1}: {length} words." for place, length in enumerate(lengths)]
+    lines = [f"Response {place + 1}: {length} words." for place, length in enumerate(lengths)]
     return lines, [max(1, 9 - 3 * (max(lengths) - length)) for length in lengths]
 
 

@@ -9,15 +9,21 @@ WEIGHTS: dict[str, int] = {
     "end": 3,
     "length": 2,
     "form": 2,
-    "before": 4,
-    "twice": 3,
+    "after": 4,
+    "double": 3,
 }
 """The kinds of requirement and the points that breaking one costs, in the order in which a task states them."""
 
 KINDS: tuple[str, ...] = tuple(WEIGHTS)
 
-FORMS: tuple[str, ...] = ("plain", "brackets", "dot")
+_AROUND = {"dash": "- {}", "brackets": "( {} )", "stars": "* {} *"}
+
+FORMS: tuple[str, ...] = tuple(_AROUND)
 """How a response may be written."""
+
+LAST = "last"
+MISSING = "none"
+"""What is found of a word that is a response's last, and of one that does not occur."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,15 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The response as the judge sees it. Brackets stand apart from the words, so that a word stays the same token."""
-        text = " ".join(self.words)
-        if self.form == "brackets":
-            return f"( {text} )"
-        return f"{text}." if self.form == "dot" else text
+        """The response as the judge sees it. A mark stands before the first word, so that a word is the same token everywhere."""
+        return _AROUND[self.form].format(" ".join(self.words))
+
+    def follower(self, word: str) -> str:
+        """Returns the word right after the first `word`; `LAST` if there is none, and `MISSING` if `word` does not occur."""
+        if word not in self.words:
+            return MISSING
+        place = self.words.index(word) + 1
+        return self.words[place] if place < len(self.words) else LAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +65,41 @@ class Requirement:
 
     @property
     def text(self) -> str:
-        """The requirement as tasks and critiques state it, such as "use sun" or "sun before pig"."""
-        if self.kind == "before":
-            return f"{self.arguments[0]} before {self.arguments[1]}"
+        """The requirement as tasks and critiques state it, such as "use sun" or "pig after sun"."""
+        if self.kind == "after":
+            return f"{self.arguments[0]} after {self.arguments[1]}"
         return f"{self.kind} {self.arguments[0]}"
 
     def evidence(self, response: Response) -> str:
-        """Returns what a look at the response finds: a word, a count or a form, from which alone the verdict follows."""
-        words = response.words
+        """Returns what a look at the response finds: a word, a count or a form, from which alone the verdict follows.
+
+        It is something read off the response, not a yes or no: of a word that has to occur, what follows it there.
+        """
         match self.kind:
-            case "use" | "avoid":
-                return "yes" if self.arguments[0] in words else "no"
             case "start":
-                return words[0]
+                return response.words[0]
             case "end":
-                return words[-1]
+                return response.words[-1]
             case "length":
-                return str(len(words))
+                return str(len(response.words))
             case "form":
                 return response.form
-            case "before":
-                return next((word for word in words if word in self.arguments), "none")
-            case "twice":
-                return str(words.count(self.arguments[0]))
+            case "use" | "avoid" | "after" | "double":
+                return response.follower(self.arguments[-1])
         raise ValueError(f"unknown kind {self.kind!r}")
 
-    @property
-    def right_evidence(self) -> str:
-        """The evidence of a response that meets the requirement."""
-        return {"use": "yes", "avoid": "no", "twice": "2"}.get(self.kind, self.arguments[0])
+    def met_by(self, evidence: str) -> bool:
+        """Tells whether a response with this evidence meets the requirement."""
+        match self.kind:
+            case "use":
+                return evidence != MISSING
+            case "avoid":
+                return evidence == MISSING
+        return evidence == self.arguments[0]
 
     def met(self, response: Response) -> bool:
-        """Tells whether a response meets the requirement: its evidence is the right one."""
-        return self.evidence(response) == self.right_evidence
+        """Tells whether a response meets the requirement."""
+        return self.met_by(self.evidence(response))
 
 
 def quality(broken: tuple[Requirement, ...]) -> int:

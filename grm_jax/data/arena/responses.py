@@ -28,37 +28,41 @@ def _attempt(task: Task, broken: set[str], rng: np.random.Generator) -> Response
     form = wanted.get("form", (pick(rng, FORMS),))[0]
     if "form" in broken:
         form = pick(rng, [other for other in FORMS if other != form])
-    held: list[str] = []
+    held: list[tuple[str, ...]] = []
     for kind, arguments in wanted.items():
         held += _content(kind, arguments, kind in broken, rng)
     first = "start" in wanted and "start" not in broken
     last = "end" in wanted and "end" not in broken
-    needed = len(held) + first + last
+    needed = sum(map(len, held)) + first + last
     size = int(wanted["length"][0]) if "length" in wanted else max(4, needed) + pick(rng, (0, 0, 1, 1, 2))
     if "length" in broken:
         size += pick(rng, (-1, 1))
     if size < needed:
         return None
     mentioned = task.mentioned
-    while len(held) < size - first - last:
+    while needed < size:
         word = pick(rng, WORDS)
-        if word not in mentioned and word not in held:
-            held.append(word)
-    words = [held[place] for place in rng.permutation(len(held)).tolist()]
+        if word not in mentioned and (word,) not in held:
+            held.append((word,))
+            needed += 1
+    words = [word for place in rng.permutation(len(held)).tolist() for word in held[place]]
     return Response((*(wanted["start"] if first else ()), *words, *(wanted["end"] if last else ())), form)
 
 
-def _content(kind: str, arguments: tuple[str, ...], broken: bool, rng: np.random.Generator) -> list[str]:
-    """The words that a requirement wants somewhere in the response, or that break it there; the first and last are apart."""
+def _content(kind: str, arguments: tuple[str, ...], broken: bool, rng: np.random.Generator) -> list[tuple[str, ...]]:
+    """The words, in runs that stay together, that a requirement wants in the response or that break it there.
+
+    The first and the last word are apart.
+    """
     match kind:
         case "use":
-            return [] if broken else [*arguments]
+            return [] if broken else [arguments]
         case "avoid":
-            return [*arguments] if broken else []
+            return [arguments] if broken else []
         case "start" | "end":  # broken: the word is elsewhere or nowhere
-            return [*arguments] if broken and chance(rng, 0.5) else []
-        case "twice":
-            return [*arguments] * (pick(rng, (1, 1, 3)) if broken else 2)
-        case "before":
-            return [*arguments]
+            return [arguments] if broken and chance(rng, 0.5) else []
+        case "after":  # broken: apart, or the other way round
+            return [arguments[:1], arguments[1:]] if broken else [arguments[::-1]]
+        case "double":
+            return [arguments] if broken else [arguments * 2]
     return []

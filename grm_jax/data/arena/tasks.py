@@ -7,14 +7,14 @@ import numpy as np
 from grm_jax.data.arena.requirements import FORMS, KINDS, Requirement
 from grm_jax.data.arena.words import distinct_words, pick
 
-HELD_OUT_PAIRS: tuple[tuple[str, str], ...] = (("start", "twice"), ("avoid", "end"))
+HELD_OUT_PAIRS: tuple[tuple[str, str], ...] = (("start", "double"), ("avoid", "end"))
 """Kinds that no task of the training split asks for together. A held-out task asks for just one of these pairs."""
 
 SIZES: tuple[int, ...] = (4, 5)
 """How many requirements a task may have."""
 
 _OPENINGS = ("Write words: {}.", "List words: {}.", "Give a list: {}.")
-_WORDS_TAKEN = {"use": 1, "start": 1, "end": 1, "before": 2, "twice": 2}
+_WORDS_TAKEN = {"use": 1, "start": 1, "end": 1, "after": 2, "double": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Task:
 
     @property
     def family(self) -> str:
-        """The held-out pair that it asks for, such as "start+twice", or "seen"."""
+        """The held-out pair that it asks for, such as "start+double", or "seen"."""
         kinds = {requirement.kind for requirement in self.requirements}
         return next(("+".join(pair) for pair in HELD_OUT_PAIRS if kinds.issuperset(pair)), "seen")
 
@@ -49,7 +49,7 @@ def draw_task(held_out: bool, rng: np.random.Generator) -> Task:
         if [both for both in HELD_OUT_PAIRS if set(both) <= set(chosen)] == ([pair] if pair else []):
             break
     words = iter(distinct_words(rng, 8))
-    # A response that breaks `length` may be a word shorter, and one that breaks `twice` a word longer: there is room for both.
+    # A response that breaks `length` may be a word shorter, and then has room for all others.
     room = sum(_WORDS_TAKEN.get(kind, 0) for kind in chosen)
     length = max(4, room + pick(rng, (1, 2)))
 
@@ -58,7 +58,7 @@ def draw_task(held_out: bool, rng: np.random.Generator) -> Task:
             return (str(length),)
         if kind == "form":
             return (pick(rng, FORMS),)
-        return (next(words), next(words)) if kind == "before" else (next(words),)
+        return (next(words), next(words)) if kind == "after" else (next(words),)
 
     return Task(tuple(Requirement(kind, arguments(kind)) for kind in chosen))
 
