@@ -45,6 +45,8 @@ class Evaluation:
         benchmark: its name; `title` has its source.
         policies: that turned critiques into figures.
         protocols: whose published figures used the same policies.
+        published: policies of all published figures, by whose they are.
+        run: the identity of the run: model, template, seed, sampling policy and so on.
         data: spec and digest of the data.
         absent: what the data lacked (`loading.Data`).
         cases: questions evaluated, of `cases_there`; each counts once.
@@ -58,6 +60,8 @@ class Evaluation:
     title: str
     policies: Policies
     protocols: tuple[str, ...]
+    published: dict[str, Policies]
+    run: dict[str, Any]
     data: str
     absent: tuple[str, ...]
     cases: int
@@ -114,6 +118,7 @@ def evaluate(
         title=benchmark.title,
         policies=policies,
         protocols=tuple(name for name, published in benchmark.published.items() if published == policies),
+        published=dict(benchmark.published),
         cases=len(cases),
         items=len(items),
         seed=seed,

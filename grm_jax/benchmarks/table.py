@@ -1,7 +1,6 @@
-"""An evaluation for the terminal: figures down, k across, and below them how they came about."""
+"""An evaluation for the terminal: figures down, k across; and in notes below how they came about."""
 
 from rich.table import Table
-from rich.text import Text
 
 from grm_jax.benchmarks.evaluation import Evaluation, Row
 from grm_jax.benchmarks.figures import Interval
@@ -9,7 +8,7 @@ from grm_jax.benchmarks.figures import Interval
 
 def to_rich(evaluation: Evaluation) -> Table:
     """Returns the table of an evaluation in percent; figures of subsets, "section/subset", are left to the JSON."""
-    table = Table(caption=Text("\n".join(notes(evaluation))), caption_justify="left")
+    table = Table()
     table.add_column(evaluation.benchmark, no_wrap=True)
     for row in evaluation.rows:
         table.add_column(f"k = {row.k}", justify="right")

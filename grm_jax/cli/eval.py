@@ -83,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.benchmarks.evaluation import chosen, evaluate, to_json
     from grm_jax.benchmarks.loading import load
     from grm_jax.benchmarks.registry import BENCHMARKS
-    from grm_jax.benchmarks.table import partial_notes, to_rich
+    from grm_jax.benchmarks.table import notes, partial_notes, to_rich
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED
     from grm_jax.data import fields
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import PROMPT_TOO_LONG
+    from grm_jax.judge.run_folder import read_identity
 
     benchmark = BENCHMARKS[fields.read_choice(args.benchmark, BENCHMARKS, "grm eval", "--benchmark")]
     policies = _policies(args, benchmark)
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             return _stored(folder, item_id)
 
         evaluation = evaluate(
-            benchmark, cases, stored, ks, policies, seed=args.seed,
+            benchmark, cases, stored, ks, policies, seed=args.seed, run=read_identity(folder.path),
             data=f"{args.data or benchmark.name}@{data.digest}", absent=data.absent, cases_there=len(data.cases),
         )  # fmt: skip
         if judge:
@@ -116,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(to_json(evaluation), indent=1))
     else:
         Console().print(to_rich(evaluation))
+        print("\n".join(notes(evaluation)))
         print(f"wrote {folder.path / _RECORD}")
     return EXIT_UNJUDGED if evaluation.outcomes.get(PROMPT_TOO_LONG) else EXIT_OK
 

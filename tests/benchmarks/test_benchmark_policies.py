@@ -138,7 +138,7 @@ def evaluation(**changes):
     scores = [[(9, 1), (8, 2)]] * 7 + [[(5, 5), (6, 6)]] * 2 + [[None, None]]
     stored = {case.id: samples(*each, item_id=case.id) for case, each in zip(cases, scores, strict=True)}
     policies = Policies(**{"ties": "expected", "failures": "wrong", **changes})
-    about = {"data": "d", "absent": (), "cases_there": 12}
+    about = {"run": {"model": "m"}, "data": "d", "absent": (), "cases_there": 12}
     return evaluate(benchmark, cases, stored.__getitem__, [2, 1], policies, seed=0, **about)
 
 
@@ -151,6 +151,7 @@ def test_an_evaluation_tells_figures_rates_and_how_they_came_about():
     assert evaluation(ties="strict", failures="chance").rows[0].figures["overall"].mean == pytest.approx(0.75)
     record = to_json(found)
     assert record["policies"] == {"ties": "expected", "failures": "wrong", "vote": "sum"}
+    assert record["run"] == {"model": "m"}
     assert record["outcomes"] == {"ok": 18, "no_block": 2}
     assert (record["cases"], record["cases_there"]) == (10, 12)
 

@@ -53,6 +53,12 @@ def test_every_benchmark_goes_from_rows_to_figures(name, evaluated):
         "failures": BENCHMARKS[name].default.failures,
         "vote": "sum",
     }
+    assert found["run"] == json.loads((run / "run.json").read_text())
+    published = {
+        whose: {"vote": "sum", "ties": each.ties, "failures": each.failures}
+        for whose, each in BENCHMARKS[name].published.items()
+    }
+    assert found["published"] == published
     assert "PARTIAL, not the benchmark's figure: the data lacks rows: " in error
 
 
