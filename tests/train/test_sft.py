@@ -239,12 +239,12 @@ def test_a_run_from_a_model_writes_a_judge_and_repeats_bit_for_bit(folder, tmp_p
 
 
 def test_a_run_from_nothing_trains_its_tokenizer(tmp_path, capsys):
-    shape = "vocab_size=480 model_dim=16 mlp_dim=16 num_layers=2 num_heads=2 num_kv_heads=1 head_dim=8"
+    shape = "vocab_size=400 model_dim=16 mlp_dim=16 num_layers=2 num_heads=2 num_kv_heads=1 head_dim=8"
     config = [f"--gin.Gemma2Config.{setting}" for setting in shape.split()]
     output = tmp_path / "run"
     assert train(output, *config, "--gin.ArenaTokenizer.examples=100", "--dtype", "bfloat16") == 0
     judge = Judge.load(output / "model", max_new=4)
-    assert judge.config.vocab_size == 480
+    assert judge.config.vocab_size == 400
     assert (output / "model" / "tokenizer.model").read_bytes() == (
         output / "tokenizer" / "tokenizer.model"
     ).read_bytes()
