@@ -10,7 +10,7 @@ from grm_jax.data.jsonl import write_jsonl
 from grm_jax.keys import generator
 
 SHAPE = {
-    "vocab_size": 512, "model_dim": 32, "mlp_dim": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16,
+    "vocab_size": 416, "model_dim": 32, "mlp_dim": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16,
     "window": 16, "query_pre_attn_scalar": 16, "max_length": 96,
 }  # fmt: skip
 
