@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import Benchmark, Case, Votes, credits
-from grm_jax.benchmarks.figures import group_means, weighted
+from grm_jax.benchmarks.figures import accuracies, weighted
 from grm_jax.benchmarks.policies import Policies
 from grm_jax.data import fields
 from grm_jax.data.arena.world import items
@@ -36,7 +36,7 @@ def _read(row: dict[str, Any], where: str, part: str) -> tuple[str, list[Case]]:
 def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
     values = np.array(credits(cases, votes, policies, seed))
     groups = [case.group for case in cases]
-    by_group = {group: figure[:, 0] for group, figure in group_means(groups, values, seed).items()}
+    by_group = accuracies(groups, values, seed)
     return {"overall": weighted(by_group, Counter(groups)), **by_group}
 
 

@@ -42,6 +42,11 @@ def group_means(groups: Sequence[str], values: np.ndarray, seed: int) -> dict[st
     return means
 
 
+def accuracies(groups: Sequence[str], worths: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Returns for each group the mean of what its cases are worth, one number a case, as a figure [1 + R]."""
+    return {group: figure[:, 0] for group, figure in group_means(groups, worths, seed).items()}
+
+
 def mean(figures: Iterable[np.ndarray]) -> np.ndarray:
     """Returns the unweighted mean of figures."""
     return np.mean(list(figures), axis=0)

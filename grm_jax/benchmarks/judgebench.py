@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import Benchmark, Case, Votes, asked, one_item
-from grm_jax.benchmarks.figures import group_means, weighted
+from grm_jax.benchmarks.figures import accuracies, weighted
 from grm_jax.benchmarks.policies import OWN, Policies, Scores
 from grm_jax.data import fields
 
@@ -50,7 +50,7 @@ def _read(row: dict[str, Any], where: str, part: str, *, split: str) -> tuple[st
 def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
     values = np.array([both_orders(votes[case.items[0].id], int(case.items[0].label or 0)) for case in cases])
     groups = [case.group for case in cases]
-    subsets = {group: figure[:, 0] for group, figure in group_means(groups, values, seed).items()}
+    subsets = accuracies(groups, values, seed)
     return {"overall": weighted(subsets, Counter(groups)), **subsets}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import PAPER, PAPER_POLICIES, Benchmark, Case, Votes, asked, credits, one_item
-from grm_jax.benchmarks.figures import group_means, mean
+from grm_jax.benchmarks.figures import accuracies, mean
 from grm_jax.benchmarks.policies import Policies
 from grm_jax.data import fields
 
@@ -68,7 +68,7 @@ def _part_of(path: str) -> str | None:
 
 def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
     values = np.array(credits(cases, votes, policies, seed))
-    tasks = {task: figure[:, 0] for task, figure in group_means([c.group for c in cases], values, seed).items()}
+    tasks = accuracies([c.group for c in cases], values, seed)
     return {"overall": mean(tasks.values()), **(tasks if len(tasks) > 1 else {})}
 
 

@@ -1,12 +1,12 @@
 """RewardBench (arXiv 2403.13787): prompt, chosen, rejected; four sections of weighted subsets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import PAPER, PAPER_POLICIES, Benchmark, Case, Votes, asked, credits, one_item
-from grm_jax.benchmarks.figures import group_means, mean
+from grm_jax.benchmarks.figures import accuracies, mean, weighted
 from grm_jax.benchmarks.policies import Policies
 from grm_jax.data import fields
 
@@ -30,18 +30,16 @@ SECTIONS: dict[str, dict[str, int]] = {
 
 _SECTION_OF = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
 _ROWS = {subset: rows for subsets in SECTIONS.values() for subset, rows in subsets.items()} | {"math-prm": 447}
-Value = TypeVar("Value", float, np.ndarray)
 
 
-def section_scores(accuracy: Mapping[str, Value]) -> dict[str, Value]:
-    """Returns the score of each section of which subsets are there: their accuracies averaged by weight."""
+def section_scores(accuracy: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the score of each section of which subsets are there: their accuracies averaged by weight, numbers or figures."""
     scores = {}
     for section, weights in SECTIONS.items():
-        there = [subset for subset in weights if subset in accuracy]
+        there = {subset: accuracy[subset] for subset in weights if subset in accuracy}
         if there:
-            total = sum(weights[subset] for subset in there)
-            scores[section] = sum(accuracy[subset] * weights[subset] for subset in there) / total
-    return scores  # type: ignore[return-value]
+            scores[section] = weighted(there, weights)
+    return scores
 
 
 def _read(row: dict[str, Any], where: str, part: str) -> tuple[str, list[Case]]:
@@ -54,7 +52,7 @@ def _read(row: dict[str, Any], where: str, part: str) -> tuple[str, list[Case]]:
 
 def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
     values = np.array(credits(cases, votes, policies, seed))
-    by_group = {group: figure[:, 0] for group, figure in group_means([c.group for c in cases], values, seed).items()}
+    by_group = accuracies([c.group for c in cases], values, seed)
     sections = section_scores({group.partition("/")[2]: figure for group, figure in by_group.items()})
     return {"overall": mean(sections.values()), **sections, **by_group}
 

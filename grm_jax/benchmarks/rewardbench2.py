@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import Benchmark, Case, Votes, asked, case_id, credits, one_item
-from grm_jax.benchmarks.figures import REPLICATES, group_means, mean
+from grm_jax.benchmarks.figures import REPLICATES, accuracies, mean
 from grm_jax.benchmarks.policies import Policies
 from grm_jax.data import fields
 from grm_jax.data.records import Item
@@ -100,7 +100,7 @@ def _ties(cases: Sequence[Case], votes: Votes, seed: int) -> np.ndarray:
 def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
     plain = [case for case in cases if case.group != TIES]
     values = np.array(credits(plain, votes, policies, seed))
-    by_group = {group: figure[:, 0] for group, figure in group_means([c.group for c in plain], values, seed).items()}
+    by_group = accuracies([c.group for c in plain], values, seed)
     if len(plain) < len(cases):
         by_group[TIES] = _ties([case for case in cases if case.group == TIES], votes, seed)
     subsets = {subset: by_group[subset] for subset in COUNTS if subset in by_group}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grm_jax.benchmarks.benchmark import PAPER, PAPER_POLICIES, Benchmark, Case, Votes, case_id, credits, one_item
-from grm_jax.benchmarks.figures import group_means, mean, weighted
+from grm_jax.benchmarks.figures import accuracies, mean, weighted
 from grm_jax.benchmarks.policies import Policies
 from grm_jax.data import fields
 from grm_jax.data.records import Item, read_messages
@@ -69,7 +69,7 @@ def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int)
     # A question of several pairs is right when all of them are.
     values = np.array([float(np.prod(row)) for row in credits(cases, votes, policies, seed)])
     groups = [case.group for case in cases]
-    scenarios = {group: figure[:, 0] for group, figure in group_means(groups, values, seed).items()}
+    scenarios = accuracies(groups, values, seed)
     sizes = {group: groups.count(group) for group in scenarios}
     return {**cell_scores(scenarios, sizes), **scenarios}
 

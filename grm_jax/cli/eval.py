@@ -38,6 +38,7 @@ exit codes: 0 all judged; 3 some prompts did not fit; 2 a mistake in what was gi
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.sampling_arguments import add_sampling_arguments
 
     parser = subparsers.add_parser(
         "eval", help="judge a benchmark and score it by its own protocol", description=_DESCRIPTION, epilog=_EPILOG,
@@ -59,16 +60,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only N questions, spread over the benchmark")
     parser.add_argument("--partial", action="store_true", help="allow data that lacks rows")
     parser.add_argument("--json", action="store_true", help="print JSON, with the figures of all subsets")
-    sampling = parser.add_argument_group("sampling (more by gin: --gin.SamplingPolicy.top_p=0.9)")
-    sampling.add_argument("--temperature", type=float, help="0 is greedy (default: 0.5)")
-    sampling.add_argument(
-        "--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)"
-    )
-    sampling.add_argument("--rows", type=int, default=64, help="critiques decoded together (default: 64)")
-    sampling.add_argument(
-        "--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)"
-    )
-    sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_sampling_arguments(parser)
     add_gin_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -135,12 +127,10 @@ def _policies(args: argparse.Namespace, benchmark: "Benchmark") -> Any:
 
 
 def _ks(args: argparse.Namespace) -> list[int]:
+    from grm_jax.cli.sampling_arguments import check_counts
     from grm_jax.errors import UserError
 
-    for name in ("limit", "rows", "max_new"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    check_counts(args, "limit", "rows", "max_new")
     try:
         ks = [int(part) for part in args.k.split(",")]
     except ValueError:
@@ -156,6 +146,7 @@ def _open(args: argparse.Namespace, about: dict[str, str]) -> "Iterator[tuple[Ju
     import sys
 
     from grm_jax.cli import configure
+    from grm_jax.cli.sampling_arguments import load_judge
     from grm_jax.errors import UserError
     from grm_jax.judge.run_folder import RunFolder, read_identity
 
@@ -171,15 +162,8 @@ def _open(args: argparse.Namespace, about: dict[str, str]) -> "Iterator[tuple[Ju
         with RunFolder.reopen(args.output, report=report) as folder:
             yield None, folder
         return
-    from grm_jax.judge.judge import Judge
-    from grm_jax.sampling.policy import SamplingPolicy
-
     configure.load(args.gin_file, args.gin_bindings)
-    given = {} if args.temperature is None else {"temperature": args.temperature}
-    judge = Judge.load(
-        args.model, template=args.template, dtype=args.dtype, policy=configure.make(SamplingPolicy, **given),
-        max_new=args.max_new, rows=args.rows,
-    )  # fmt: skip
+    judge = load_judge(args)
     with RunFolder.open(args.output, judge.identity(args.seed) | about, report=report) as folder:
         (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
         yield judge, folder

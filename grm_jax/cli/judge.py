@@ -26,6 +26,7 @@ or lines left out by --on-error skip); 2 a mistake in what was given; 130 interr
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.sampling_arguments import add_sampling_arguments
 
     parser = subparsers.add_parser(
         "judge", help="judge items with k sampled critiques each", description=_DESCRIPTION, epilog=_EPILOG,
@@ -46,19 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--temperature", type=float, help="0 is greedy (default: 0.5)")
-    sampling.add_argument("--top-k", type=int, help="keep the k likeliest tokens (default: all)")
-    sampling.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability (default: 1)")
-    sampling.add_argument("--min-p", type=float, help="keep tokens this likely relative to the likeliest (default: 0)")
-    sampling.add_argument(
-        "--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)"
-    )
-    sampling.add_argument("--rows", type=int, default=64, help="critiques decoded together (default: 64)")
-    sampling.add_argument(
-        "--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)"
-    )
-    sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_sampling_arguments(parser)
     add_gin_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -68,15 +57,13 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
+    from grm_jax.cli.sampling_arguments import check_counts, load_judge
     from grm_jax.data.jsonl import read_jsonl_items
     from grm_jax.data.records import PROMPT_TOO_LONG
     from grm_jax.errors import UserError
     from grm_jax.judge.voting import POLICIES
 
-    for name in ("k", "rows", "limit", "max_new"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    check_counts(args, "k", "rows", "limit", "max_new")
     if args.vote not in POLICIES:
         raise UserError(f"--vote {args.vote}: not known; use one of {', '.join(POLICIES)}")
     _check_meta(args)
@@ -90,19 +77,13 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.cli.meta_score import score_missing
     from grm_jax.cli.progress import bar
     from grm_jax.judge.filling import fill
-    from grm_jax.judge.judge import Judge
     from grm_jax.judge.run_folder import RunFolder
-    from grm_jax.sampling.policy import SamplingPolicy
 
     if args.meta_model:
         from grm_jax.judge.meta import meta_name as name_of
 
         meta_name = name_of(args.meta_model)
-    given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
-    policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
-    judge = Judge.load(
-        args.model, template=args.template, dtype=args.dtype, policy=policy, max_new=args.max_new, rows=args.rows
-    )
+    judge = load_judge(args)
     with RunFolder.open(args.output, judge.identity(args.seed), report=lambda m: print(m, file=sys.stderr)) as folder:
         if args.meta_model:
             folder.check_meta_model(meta_name)

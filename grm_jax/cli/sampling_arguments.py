@@ -1,0 +1,55 @@
+"""The arguments every command that samples from a judge takes, and the judge they ask for."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grm_jax.judge.judge import Judge
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the group of arguments that `load_judge` reads."""
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--temperature", type=float, help="0 is greedy (default: 0.5)")
+    sampling.add_argument("--top-k", type=int, help="keep the k likeliest tokens (default: all)")
+    sampling.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability (default: 1)")
+    sampling.add_argument("--min-p", type=float, help="keep tokens this likely relative to the likeliest (default: 0)")
+    sampling.add_argument(
+        "--max-new", type=int, metavar="N", help="tokens a critique (default: 1024, or half the context)"
+    )
+    sampling.add_argument("--rows", type=int, default=64, help="critiques decoded together (default: 64)")
+    sampling.add_argument(
+        "--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)"
+    )
+    sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+
+
+def check_counts(args: argparse.Namespace, *names: str) -> None:
+    """Refuses counts below 1; one that was left out is None.
+
+    Raises:
+        UserError: the first such argument.
+    """
+    from grm_jax.errors import UserError
+
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def load_judge(args: argparse.Namespace) -> "Judge":
+    """Loads the judge `args.model`; what is not given of the sampling policy is gin's.
+
+    Raises:
+        UserError: as `Judge.load`, or a policy that means nothing.
+    """
+    from grm_jax.cli import configure
+    from grm_jax.judge.judge import Judge
+    from grm_jax.sampling.policy import SamplingPolicy
+
+    given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
+    policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
+    return Judge.load(
+        args.model, template=args.template, dtype=args.dtype, policy=policy, max_new=args.max_new, rows=args.rows
+    )
