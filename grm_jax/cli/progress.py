@@ -24,20 +24,32 @@ def bar(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=total, note="")
-        yield lambda done, note: progress.update(task, completed=done, note=note)
+        is_first = True
+
+        def advance(done: int, note: str) -> None:
+            nonlocal is_first
+            if is_first:  # see `_plain`
+                progress.reset(task, completed=done)
+            is_first = False
+            progress.update(task, completed=done, note=note)
+
+        yield advance
 
 
 def _plain(what: str, total: int) -> Callable[[int, str], None]:
-    start = time.monotonic()
-    last = start
+    start = last = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def advance(done: int, note: str) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
+        # What was done before, by a run that is resumed, tells nothing of the speed; nor does the first step, which compiles.
+        first = first or (now, done)
         if now - last < _PLAIN_SECONDS and done < total:
             return
         last = now
-        left = (now - start) / max(done, 1) * (total - done)
-        print(f"{what}: {done}/{total}, {now - start:.0f} s, {left:.0f} s left {note}", file=sys.stderr, flush=True)
+        since, steps = now - first[0], done - first[1]
+        left = f", {since / steps * (total - done):.0f} s left" if steps else ""
+        print(f"{what}: {done}/{total}, {now - start:.0f} s{left} {note}", file=sys.stderr, flush=True)
 
     return advance

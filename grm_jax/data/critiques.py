@@ -89,4 +89,5 @@ class ArenaReadings:
         shown = pick(rng, world.generate("train", index, self.seed).responses)
         asked = [*dict.fromkeys(shown.words), *(word for word in distinct_words(rng, 2) if word not in shown.words)]
         pairs = (f"{asked[i]} {shown.follower(asked[i])}" for i in rng.permutation(len(asked)).tolist())
-        return InstructionExample((("user", shown.text),), "; ".join(pairs))
+        # A mark stands before the first word, so that it is the token that it is in critiques.
+        return InstructionExample((("user", shown.text),), f": {'; '.join(pairs)}")

@@ -88,8 +88,9 @@ def _attend_block(
 ) -> jax.Array:
     R, T, N, H = queries.shape
     logits = [_logits(queries * scale, where, kv, tokens, cap, window) for kv, tokens in parts]
-    # One softmax over all segments without joining them: a common maximum, then sums and products add up.
-    peak = jnp.max(jnp.stack([_rows(jnp.max(part, axis=-1)) for part in logits]), axis=0)
+    # One softmax over all segments without joining them: a common maximum, then sums and products add up. The maximum cancels,
+    # so its gradient is 0: computing that would cost as much as the rest of the backward pass.
+    peak = jax.lax.stop_gradient(jnp.max(jnp.stack([_rows(jnp.max(part, axis=-1)) for part in logits]), axis=0))
     total: jax.Array | float = 0.0
     output: jax.Array | float = 0.0
     for part, (kv, _) in zip(logits, parts, strict=True):

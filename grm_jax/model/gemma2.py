@@ -116,8 +116,8 @@ class Gemma2(nn.Module):
     Attributes:
         config: the shape.
         dtype: type of the computation (bfloat16 on accelerators); None computes in the parameters' own type.
-        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones. Decoding on
-            CPU wants it: a scan copies each layer's weights and cache out of the stack at every token.
+        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones; `unrolling_pays`
+            says where.
         remat: recompute each pair's activations in the backward pass.
     """
 
@@ -191,7 +191,9 @@ def forward(
     segments: jax.Array | None = None,
     cache: Sequence[CacheSegment] = (),
 ) -> tuple[jax.Array, CacheSegment]:
-    """`Gemma2.__call__` as a function of plain parameters."""
+    """`Gemma2.__call__` as a function of plain parameters; stacked ones do for an unrolled model too."""
+    if model.unrolled and "layers" in params:
+        params = unroll(params)
     return cast(Any, model.apply({"params": params}, tokens, positions, segments, cache))
 
 
@@ -209,6 +211,12 @@ def logical_axes(config: Gemma2Config) -> dict[str, Any]:
     """Returns a `PartitionSpec` of logical axis names for every parameter."""
     boxed = jax.eval_shape(lambda: Gemma2(config).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))
     return nn.get_partition_spec(boxed)["params"]
+
+
+def unrolling_pays() -> bool:
+    """Whether this machine runs an unrolled model faster: on CPU a scan copies each layer's weights and cache out of the stack at
+    every token, and what the backward pass needs into a stack and out of it. Elsewhere a scan compiles faster and costs nothing."""
+    return jax.default_backend() == "cpu"
 
 
 def unroll(params: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, Gemma2, unroll
+from grm_jax.model.gemma2 import CacheSegment, Gemma2, unroll, unrolling_pays
 from grm_jax.sampling.decode import decode, empty_segment, prefill
 from grm_jax.sampling.policy import SamplingPolicy
 
@@ -79,8 +79,7 @@ class Sampler:
             stop_ids: tokens that end a sample.
             rows: how many samples are decoded together, at most.
         """
-        # A scan would copy each layer's weights at every token on CPU; elsewhere it compiles faster and costs no memory.
-        unrolled = jax.default_backend() == "cpu"
+        unrolled = unrolling_pays()
         model = Gemma2(config, unrolled=unrolled)
         self._dtypes = jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
         self._prepare = jax.jit(lambda params: unroll(self._typed(params)) if unrolled else self._typed(params))

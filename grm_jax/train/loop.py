@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import Gemma2
+from grm_jax.model.gemma2 import Gemma2, unrolling_pays
 from grm_jax.train import checkpointing, lora, speed
 from grm_jax.train.metrics import MetricsLog
 from grm_jax.train.optimizer import make_optimizer, make_schedule
@@ -117,8 +117,8 @@ def fit(
 
 
 def training_model(config: Gemma2Config, training: Training) -> Gemma2:
-    """The module that computes as the settings say: its dtype, and whether activations are kept."""
-    return Gemma2(config, dtype=jnp.dtype(training.dtype), remat=training.remat)
+    """The module that computes as the settings say: its dtype, and whether activations are kept. It takes stacked parameters."""
+    return Gemma2(config, dtype=jnp.dtype(training.dtype), unrolled=unrolling_pays(), remat=training.remat)
 
 
 class _Model:

@@ -53,7 +53,8 @@ def test_a_reading_asks_for_each_word_once_and_says_what_follows_it():
         assert isinstance(example, InstructionExample)
         assert role == "user"
         assert response in generate("train", index, 3).responses
-        told = [tuple(pair.split(" ")) for pair in example.completion.split("; ")]
+        assert example.completion.startswith(": ")
+        told = [tuple(pair.split(" ")) for pair in example.completion.removeprefix(": ").split("; ")]
         assert all(follower == response.follower(word) for word, follower in told)
         asked = [word for word, _ in told]
         assert len(set(asked)) == len(asked)

@@ -11,7 +11,8 @@ from grm_jax.keys import generator
 SPACE = "▁"  # how SentencePiece writes a space
 
 _TERMS = (*KINDS, *FORMS, LAST, MISSING, "ok", "bad", "words")
-_MARKS = ("Principles:", "Response", "Scores:", "Best:", " \\boxed{", "}", ",", ":", ".", ";", " (", ")")
+_FIRST_SCORE = "10"  # the one number of two digits that stands right after a bracket
+_MARKS = ("Principles:", "Response", "Scores:", "Best:", " \\boxed{", "}", ",", ":", ".", ";", " (", ")", " )")
 
 
 def corpus(split: str, count: int, seed: int) -> Iterator[str]:
@@ -31,4 +32,4 @@ def corpus(split: str, count: int, seed: int) -> Iterator[str]:
 def pieces() -> tuple[str, ...]:
     """Returns the texts that deserve a token of their own: the world's words, terms and numbers, and the marks of critiques."""
     words = (*WORDS, *_TERMS, *map(str, range(LARGEST_NUMBER + 1)))
-    return (*(SPACE + word for word in words), *_MARKS)
+    return (*(SPACE + word for word in words), _FIRST_SCORE, *_MARKS)
