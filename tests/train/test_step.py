@@ -11,6 +11,7 @@ import pytest
 
 from grm_jax.errors import UserError
 from grm_jax.keys import generator
+from grm_jax.model.gemma2 import forward
 from grm_jax.train.loop import training_model
 from grm_jax.train.losses import sft_loss
 from grm_jax.train.sft import Sft
@@ -71,7 +72,8 @@ def test_parts_of_unequal_weight_add_up_to_the_whole_batch(parts, whole):
     for name, value in whole[1].items():
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-6), name
     for wanted, found in zip(jax.tree.leaves(whole[0]), jax.tree.leaves(gradients), strict=True):
-        assert np.linalg.norm(found - wanted) <= 1e-6 * np.linalg.norm(wanted) > 0
+        # Products of other shapes round otherwise, by 1.1e-6 on some processors; parts weighed wrongly are some 0.1 apart.
+        assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted) > 0
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
@@ -189,7 +191,7 @@ def test_weights_stay_float32_while_bfloat16_computes():
     """Updates far below bfloat16's resolution add up: a thousandth of it a step."""
     model = training_model(SHAPE, Sft(steps=1, dtype="bfloat16"))
     batch = sft_batch()
-    hidden, _ = jax.eval_shape(lambda params: model.apply({"params": params}, batch["tokens"]), random_params(SHAPE))
+    hidden, _ = jax.eval_shape(lambda params: forward(model, params, batch["tokens"]), random_params(SHAPE))
     assert hidden.dtype == jnp.bfloat16
     optimizer = optax.adam(2.0**-18)
     step = make_step(functools.partial(sft_loss, model), optimizer)
