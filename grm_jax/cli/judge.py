@@ -43,7 +43,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
     )
-    parser.add_argument("--k-meta", type=int, metavar="N", help="critiques that meta_topk keeps (default: half)")
+    parser.add_argument(
+        "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
+    )
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
@@ -109,12 +111,13 @@ def run(args: argparse.Namespace) -> int:
 def _check_meta(args: argparse.Namespace) -> None:
     """Refuses, before anything is loaded, a guided vote that could not be taken."""
     from grm_jax.errors import UserError
+    from grm_jax.judge.voting import fits, fitting
 
     if args.vote.startswith("meta") and not args.meta_model:
         raise UserError(f"--vote {args.vote}: samples have no meta scores without a --meta-model; give one or vote sum")
     if args.k_meta is not None and args.vote != "meta_topk":
         raise UserError(
-            f"--k-meta {args.k_meta}: the vote '{args.vote}' does not use it; leave it out or vote meta_topk"
+            f"--k-meta {args.k_meta:g}: the vote '{args.vote}' does not use it; leave it out or vote meta_topk"
         )
-    if args.k_meta is not None and not 1 <= args.k_meta <= args.k:
-        raise UserError(f"--k-meta {args.k_meta}: does not fit --k {args.k}; use 1..{args.k}")
+    if args.k_meta is not None and not fits(args.k_meta, args.k):
+        raise UserError(f"--k-meta {args.k_meta:g}: does not fit --k {args.k}; use {fitting(args.k)}")

@@ -28,7 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
     )
-    parser.add_argument("--k-meta", type=int, metavar="N", help="samples that meta_topk keeps (default: half)")
+    parser.add_argument(
+        "--k-meta", type=float, metavar="N", help="samples that meta_topk keeps, below 1 a share (default: 0.5)"
+    )
     parser.add_argument(
         "--ties", default="expected", help="expected, half, strict or shuffle_argmax (default: expected)"
     )
@@ -114,12 +116,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ks(text: str | None, available: int, least: int) -> list[int]:
+def _ks(text: str | None, available: int, least: float) -> list[int]:
     from grm_jax.errors import UserError
 
     if text is None:
         if least > available:
-            raise UserError(f"--k-meta {least}: does not fit k = {available}; use 1..{available}")
+            raise UserError(f"--k-meta {least:g}: does not fit k = {available}; use 1..{available}")
         return [1 << i for i in range(available.bit_length()) if least <= 1 << i <= available] or [available]
     try:
         ks = [int(part) for part in text.split(",")]
@@ -128,5 +130,5 @@ def _ks(text: str | None, available: int, least: int) -> list[int]:
     if min(ks) < 1:
         raise UserError(f"--k {text}: every k must be at least 1")
     if min(ks) < least:
-        raise UserError(f"--k-meta {least}: does not fit k = {min(ks)}; use 1..{min(ks)} or leave that k out")
+        raise UserError(f"--k-meta {least:g}: does not fit k = {min(ks)}; use 1..{min(ks)} or leave that k out")
     return ks

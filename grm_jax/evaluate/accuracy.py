@@ -39,7 +39,7 @@ class Protocol:
     """
 
     vote: str = "sum"
-    k_meta: int | None = None
+    k_meta: float | None = None
     ties: str = "expected"
     failures: str = "wrong"
     subsets: int = 0

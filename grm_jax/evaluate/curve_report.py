@@ -52,7 +52,7 @@ def curve_report(
     groups: Mapping[str, frozenset[str]],
     is_right: Callable[..., bool],
     *,
-    k_meta: int | None = None,
+    k_meta: float | None = None,
     subsets: int = 64,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def curve_report(
         ks: rising; those above the samples of a run are left out. Guided votes are taken where all critiques have scores.
         groups: ids of the items of each group, which need not be disjoint; one without items is left out.
         is_right: (scores, label, n) -> whether a critique is right, Eq 10 of arXiv 2504.02495.
-        k_meta: critiques a guided vote keeps, for each k that is not below; None is half of those that can be read.
+        k_meta: of guided votes, as for `voting.decide`; a k below it has none. None is half.
         subsets: as for `Protocol`; k = 1 is the mean over all samples.
         seed: of subsets and intervals.
 
@@ -101,7 +101,7 @@ def curve_report(
     return {
         "items": {name: int(mask.sum()) for name, mask in masks.items()},
         "protocol": {
-            "ks": list(ks), "k_meta": k_meta or "half", "subsets": subsets, "ties": protocol.ties,
+            "ks": list(ks), "k_meta": k_meta or 0.5, "subsets": subsets, "ties": protocol.ties,
             "failures": protocol.failures, "seed": seed,
         },
         "points": points, "differences": differences, "runs": about,

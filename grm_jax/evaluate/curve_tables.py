@@ -52,7 +52,8 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def _protocol(report: Mapping[str, Any]) -> list[str]:
     protocol = report["protocol"]
-    kept = "half" if protocol["k_meta"] == "half" else f"{protocol['k_meta']}"
+    k_meta = protocol["k_meta"]
+    kept = f"{100 * k_meta:g}%" if k_meta < 1 else f"{k_meta:g}"
     return [
         f"Voting@k sums the scores of k critiques; MetaRM@k sums those of the {kept} that the meta reward model ranks highest.",
         f"k = 1 is the mean over all samples, a larger k the mean over {protocol['subsets']} random subsets of them. A tie at "

@@ -11,6 +11,7 @@ import numpy as np
 from grm_jax.errors import UserError
 from grm_jax.evaluate.accuracy import Protocol, subsets
 from grm_jax.judge.run_store import Judged
+from grm_jax.judge.voting import fits, guided_count
 
 VOTES = ("sum", "meta_topk")
 _AT_ONCE = 256  # items, to bound memory
@@ -88,7 +89,8 @@ class SampleTable:
         """
         if vote not in VOTES or (protocol.ties, protocol.failures) != ("expected", "wrong"):
             raise UserError(f"curve: {vote}, {protocol.ties}, {protocol.failures} is not drawn; use `grm report`")
-        if not 1 <= k <= self.samples or (vote == "meta_topk" and protocol.k_meta and protocol.k_meta > k):
+        unfit = vote == "meta_topk" and protocol.k_meta is not None and not fits(protocol.k_meta, k)
+        if unfit or not 1 <= k <= self.samples:
             raise UserError(f"curve: k = {k}, k_meta = {protocol.k_meta} does not fit {self.samples} samples")
         found = np.zeros((3, len(self.ids)))
         for table in self._tables:
@@ -121,8 +123,8 @@ def _members(
     return np.stack([drawn[i] if drawn is not None else _chosen(i, samples, k, protocol) for i in ids])
 
 
-def _guided(table: _Table, part: slice, members: np.ndarray, k_meta: int | None) -> np.ndarray:
-    """Bool [N, R, K]: of the readable members those k_meta with the highest meta scores; half, rounded up, by default."""
+def _guided(table: _Table, part: slice, members: np.ndarray, k_meta: float | None) -> np.ndarray:
+    """Bool [N, R, K]: of the readable members those that `meta_topk` keeps."""
     readable, meta = table.readable[part], table.meta[part]
     if np.isnan(meta[readable]).any():
         raise UserError("curve: a readable sample has no meta score; run `grm meta-score` first")
@@ -130,7 +132,7 @@ def _guided(table: _Table, part: slice, members: np.ndarray, k_meta: int | None)
     order = np.argsort(np.where(readable, -meta, np.inf), axis=1, kind="stable")
     voters = np.take_along_axis(members & readable[:, None], order[:, None], axis=2)
     rank = np.cumsum(voters, axis=2)
-    limit = -(-rank[:, :, -1:] // 2) if k_meta is None else k_meta
+    limit = guided_count(k_meta, rank[:, :, -1:])
     kept = np.zeros_like(members)
     np.put_along_axis(kept, order[:, None], voters & (rank <= limit), axis=2)
     return kept

@@ -81,7 +81,7 @@ def _has_errors(report: ScalingReport) -> bool:
 
 def _notes(report: ScalingReport) -> list[str]:
     protocol = report.protocol
-    vote = protocol.vote + (f" (k_meta {protocol.k_meta})" if protocol.k_meta else "")
+    vote = protocol.vote + (f" (k_meta {protocol.k_meta:g})" if protocol.k_meta else "")
     taken = f"mean of {protocol.subsets} subsets of k" if protocol.subsets else "the first k samples"
     counted = f"{report.items} items"
     if report.unlabelled:

@@ -25,7 +25,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge.loading import JudgeModel, load_model, model_folder
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD, critique_logits
-from grm_jax.model.gemma2 import Gemma2
+from grm_jax.model.gemma2 import Gemma2, unrolling_pays
 from grm_jax.sampling.sampler import bucket
 
 HEAD_FILE = f"{HEAD}.safetensors"
@@ -46,7 +46,7 @@ class MetaModel:
         self.name, self._config = model.name, model.config
         self._template, self._tokenizer = model.template, model.tokenizer
         self._params = jax.tree.map(jnp.asarray, model.params)
-        self._model = Gemma2(model.config)
+        self._model = Gemma2(model.config, unrolled=unrolling_pays())
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str | None = None) -> "MetaModel":

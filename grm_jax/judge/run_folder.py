@@ -179,12 +179,12 @@ class RunFolder:
         self._store.meta_model = meta_model
         stored.update({sample.index: sample for sample in samples})
 
-    def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> list[Judged]:
+    def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None) -> list[Judged]:
         """Votes on every item that has an outcome; one with fewer than k samples on all it has. Arguments: `voting.vote`."""
         return self._store.judged(self._identity, policy=policy, k=k, k_meta=k_meta)
 
     def write_judgements(
-        self, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None
+        self, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None
     ) -> list[Judgement]:
         """Writes `judgements.jsonl` from the store, all or nothing, and returns the judgements; arguments as for `judged`."""
         judgements = [entry.judgement for entry in self.judged(policy=policy, k=k, k_meta=k_meta)]

@@ -56,7 +56,7 @@ class RunStore:
     meta_model: str | None = None
 
     def judged(
-        self, identity: Mapping[str, Any], *, policy: str = "sum", k: int | None = None, k_meta: int | None = None
+        self, identity: Mapping[str, Any], *, policy: str = "sum", k: int | None = None, k_meta: float | None = None
     ) -> list[Judged]:
         """Votes on every item that has an outcome, in the order of the items; one with fewer than k samples on all it has."""
         judged = []
@@ -68,7 +68,7 @@ class RunStore:
                 item_id, tuple(samples), model=identity["model"], template=identity["template"], seed=identity["seed"]
             )
             first = min(k, len(samples)) if k and samples else None
-            kept = min(k_meta, first) if k_meta and first else k_meta
+            kept = min(k_meta, first) if k_meta and first else k_meta  # a share is below any k
             judgement = vote(judgement, policy=policy, k=first, k_meta=kept)
             judged.append(Judged(judgement, facts.n, facts.label, facts.domain))
         return judged

@@ -6,7 +6,8 @@ Only samples with outcome "ok" vote. With S[j, i] the score that voter j gives r
     mean       sum_j S[j, i] / m
     majority   each voter splits one vote evenly among the responses it scores highest
     rank       Borda: each voter gives i the number of responses below it, plus half of those level with it
-    meta_topk  sum over the k_meta voters with the highest meta score (the same paper; k_meta = k / 2)
+    meta_topk  sum over the k_meta voters with the highest meta score (the same paper; k_meta = k / 2); k_meta below 1 is a share
+               of the voters (`guided_count`)
     meta_soft  mean weighted by sigmoid(meta score): the meta model is trained with binary cross-entropy, so that is its
                probability that the critique is right; unlike a softmax it does not let one sample outshout all others
 """
@@ -36,7 +37,7 @@ class Verdict:
     used: int
 
 
-def vote(judgement: Judgement, *, policy: str = "sum", k: int | None = None, k_meta: int | None = None) -> Judgement:
+def vote(judgement: Judgement, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None) -> Judgement:
     """Votes again on the first k samples of a judgement (default: all it has) and returns the judgement so decided.
 
     The samples all stay, so it can be voted on again with any other k. An item that was never sampled stays without a
@@ -84,9 +85,9 @@ def unvoted(
 
 
 def decide(
-    samples: Sequence[Sample], *, policy: str = "sum", k_meta: int | None = None, seed: int, item_id: str
+    samples: Sequence[Sample], *, policy: str = "sum", k_meta: float | None = None, seed: int, item_id: str
 ) -> Verdict:
-    """Reduces samples of one item to a verdict. `k_meta` belongs to meta_topk; default: half of the voters, rounded up.
+    """Reduces samples of one item to a verdict. `k_meta` belongs to meta_topk; default: half of the voters.
 
     With fewer ok samples than `k_meta`, all of them vote. Equal scores are ranked by `rank`.
 
@@ -98,15 +99,15 @@ def decide(
         raise UserError(f"vote: {policy!r} is not known; use one of {', '.join(POLICIES)}")
     if k_meta is not None and policy != "meta_topk":
         raise UserError(f"k_meta: the vote '{policy}' does not use it; leave it out or vote meta_topk")
-    if k_meta is not None and samples and not 1 <= k_meta <= len(samples):
-        raise UserError(f"{where}: k_meta = {k_meta} does not fit k = {len(samples)}; use 1..{len(samples)}")
+    if k_meta is not None and samples and not fits(k_meta, len(samples)):
+        raise UserError(f"{where}: k_meta = {k_meta:g} does not fit k = {len(samples)}; use {fitting(len(samples))}")
     voters = sorted((sample for sample in samples if sample.outcome == "ok"), key=lambda sample: sample.index)
     if policy in ("meta_topk", "meta_soft"):
         _check_meta_scores(voters, policy, where)
     if policy == "meta_topk":
         # sorted is stable, so of equal meta scores the earlier sample stays
         best_first = sorted(voters, key=lambda sample: -(sample.meta_score or 0.0))
-        voters = best_first[: k_meta or math.ceil(len(voters) / 2)]
+        voters = best_first[: int(guided_count(k_meta, np.array(len(voters))))]
     if not voters:
         return Verdict(None, None, (), 0)
     scores = POLICIES[policy](np.array([voter.scores for voter in voters]), voters)
@@ -123,6 +124,32 @@ def rank(scores: Sequence[float], *, seed: int, item_id: str) -> tuple[int, ...]
     if len(set(scores)) < len(scores):
         shuffled = generator("ties", seed, item_id).permutation(len(scores)).tolist()
     return tuple(sorted(shuffled, key=lambda response: -scores[response]))
+
+
+def guided_count(k_meta: float | None, voters: np.ndarray) -> np.ndarray:
+    """How many critiques a guided vote keeps.
+
+    Args:
+        k_meta: a count; below 1 a share of the voters, rounded up; None is half of them.
+        voters: int [...], critiques that can vote.
+
+    Returns:
+        int, of the same shape; a count may be more than the voters there are.
+    """
+    if k_meta is not None and k_meta >= 1:
+        return np.full_like(voters, int(k_meta))
+    # A product that is whole but for rounding, as 0.55 * 20, is not rounded up past itself.
+    return np.ceil((k_meta or 0.5) * voters - 1e-9).astype(voters.dtype)
+
+
+def fits(k_meta: float, k: int) -> bool:
+    """Whether a guided vote on k samples can have this `k_meta`: a share above 0, or a whole number from 1 to k."""
+    return 0 < k_meta < 1 or (k_meta == int(k_meta) and 1 <= k_meta <= k)
+
+
+def fitting(k: int) -> str:
+    """What `fits` takes, for a message."""
+    return f"1..{k}, or a share between 0 and 1"
 
 
 def first_samples(samples: Sequence[Sample], k: int | None, where: str) -> tuple[Sample, ...]:

@@ -105,7 +105,7 @@ def write_report(
     home: Path,
     output: Path,
     *,
-    k_meta: int,
+    k_meta: float,
     subsets: int,
     minutes: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def write_report(
         ks: rising.
         home: the stage's folder.
         output: the report's folder.
-        k_meta: critiques that guided voting keeps; 0 is half.
+        k_meta: of guided voting, as for `voting.decide`.
         subsets: of samples, for each k.
         minutes: by stage.
 
@@ -132,7 +132,7 @@ def write_report(
     }
     found = curve_report(
         _runs(judges, items, curve, home), ks, {name: ids for name, ids in groups.items() if ids}, accepted,
-        k_meta=k_meta or None, subsets=subsets, seed=curve.seed,
+        k_meta=k_meta, subsets=subsets, seed=curve.seed,
     )  # fmt: skip
     found["minutes"] = dict(minutes)
     output.mkdir(parents=True, exist_ok=True)

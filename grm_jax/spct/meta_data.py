@@ -22,6 +22,8 @@ from grm_jax.spct.trajectories import Trajectory, read_trajectories, trajectory
 from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import Tokenizer
 
+_SORTED = 16  # batches; enough for all lengths to be there, few enough for batches of all lengths to take turns
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelledGroup:
@@ -98,7 +100,8 @@ class MetaBatches:
     """An endless source of batches (`train.loop.BatchSource`).
 
     Every epoch shows each group once, in an order keyed by (seed, epoch); a batch may hold the end of one and the
-    start of the next.
+    start of the next. Groups that follow one another in that order are sorted by length, `_SORTED` batches of them at a
+    time, so that a batch is not padded to the one long critique in it.
 
     A batch has what `train.meta_rm.meta_loss` reads, for P prompts. G, S and T are those of its largest group, rounded up, so
     that few shapes are compiled.
@@ -136,8 +139,15 @@ class MetaBatches:
         epoch, place = divmod(number, len(self._groups))
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = generator("meta batches", self._seed, epoch).permutation(len(self._groups))
+            shuffled = generator("meta batches", self._seed, epoch).permutation(len(self._groups))
+            window = _SORTED * self._prompts
+            self._order = np.concatenate(
+                [self._by_length(shuffled[start : start + window]) for start in range(0, len(shuffled), window)]
+            )
         return int(self._order[place])
+
+    def _by_length(self, places: np.ndarray) -> np.ndarray:
+        return places[np.argsort([self._groups[place].group.longest for place in places], kind="stable")]
 
 
 def _of_run(path: Path, items: Mapping[str, Item]) -> Iterator[Trajectory]:

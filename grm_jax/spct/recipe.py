@@ -10,6 +10,7 @@ from typing import Any
 from grm_jax.data.arena.world import SPLITS
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
+from grm_jax.judge.voting import fits, fitting
 from grm_jax.spct.rejection import Rft
 from grm_jax.spct.sft_stage import NewModel
 from grm_jax.train.grpo import Grpo
@@ -43,7 +44,7 @@ class Spct:
         evaluation_items: how many.
         ks: numbers of samples of the curve; the largest is sampled.
         temperatures: of its samples. The paper votes at 0.5; one greedy sample an item is always drawn as well.
-        k_meta: critiques that guided voting keeps; 0 is half, as in the paper.
+        k_meta: critiques that guided voting keeps; below 1 the share of them, half as in the paper.
         subsets: each k below the largest is averaged over this many random subsets of the samples.
         general: the source of general instruction data in rejective fine-tuning's mixture.
         general_weight: examples of it for each accepted critique; 0 leaves it out. The paper has 1070K : 186K.
@@ -72,7 +73,7 @@ class Spct:
     evaluation_items: int = 0
     ks: tuple = (1, 2, 4, 8, 16, 32)
     temperatures: tuple = (0.5, 1.0)
-    k_meta: int = 0
+    k_meta: float = 0.5
     subsets: int = 64
     general: str = "arena_instructions"
     general_weight: float = 1.0
@@ -100,9 +101,7 @@ class Spct:
         numbers = [t for t in temperatures if isinstance(t, int | float) and 0 < t < math.inf]
         good = bool(numbers) and len(set(numbers)) == len(temperatures)
         self._require("temperatures", good, "must be different positive numbers, such as (0.5, 1.0)")
-        self._require(
-            "k_meta", 0 <= self.k_meta <= max(ks), f"must be from 1 to the largest k = {max(ks)}, or 0 for half"
-        )
+        self._require("k_meta", fits(self.k_meta, max(ks)), f"must be one of {fitting(max(ks))}")
         self._require("meta_temperature", 0 <= self.meta_temperature < math.inf, "must be 0 (greedy) or positive")
         self._require("general_weight", 0 <= self.general_weight < math.inf, "must be 0 or a positive number")
         self._require("split", self.split in SPLITS[1:], f"must be one of {', '.join(SPLITS[1:])}")

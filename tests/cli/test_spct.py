@@ -36,8 +36,9 @@ def plan(files, bindings, folder, chosen=STAGES):
 @pytest.mark.parametrize(
     ("bindings", "message"),
     [
-        (["Spct.k_meta=5"], "Spct.k_meta must be from 1 to the largest k = 4, or 0 for half, not 5"),
-        (["Spct.k_meta=-1"], "Spct.k_meta must be from 1"),
+        (["Spct.k_meta=5"], "Spct.k_meta must be one of 1..4, or a share between 0 and 1, not 5"),
+        (["Spct.k_meta=-1"], "Spct.k_meta must be one of 1..4"),
+        (["Spct.k_meta=1.5"], "Spct.k_meta must be one of 1..4"),
         (["Spct.ks=(4, 2)"], "Spct.ks must be rising whole numbers"),
         (["Spct.ks=()"], "Spct.ks must be rising whole numbers"),
         (["Spct.ks=(0, 1)"], "Spct.ks must be rising whole numbers"),
@@ -225,5 +226,5 @@ def test_the_27b_recipe_has_the_numbers_of_the_paper(tmp_path):
     assert (grpo.learning_rate, grpo.prompts * grpo.group, grpo.group, grpo.steps) == (4e-7, 512, 4, 900)
     assert grpo.kl_coefficient == 0.08
     assert (meta.learning_rate, meta.prompts * meta.group) == (1e-5, 512)
-    assert (spct.ks, spct.temperatures, spct.k_meta, spct.meta_init) == ((1, 8, 32), (0.5,), 0, "base")
+    assert (spct.ks, spct.temperatures, spct.k_meta, spct.meta_init) == ((1, 8, 32), (0.5,), 0.5, "base")
     assert made.recipe.base is None

@@ -50,7 +50,7 @@ def entries():
 
 
 @pytest.mark.parametrize("k", range(1, SAMPLES + 1))
-@pytest.mark.parametrize(("vote", "k_meta"), [("sum", None), ("meta_topk", None), ("meta_topk", 2)])
+@pytest.mark.parametrize(("vote", "k_meta"), [("sum", None), ("meta_topk", None), ("meta_topk", 2), ("meta_topk", 0.7)])
 @pytest.mark.parametrize("count", [0, 4, 50])
 def test_values_are_those_of_the_slow_way_on_the_same_subsets(entries, k, vote, k_meta, count):
     if k_meta and k < k_meta:

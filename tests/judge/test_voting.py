@@ -111,6 +111,9 @@ def test_meta_policies_against_brute_force(rows, data):
     k_meta = data.draw(st.integers(1, len(rows)))
     kept = sorted(range(len(rows)), key=lambda i: (-meta[i], i))[:k_meta]
     assert scores_of(samples, "meta_topk", k_meta=k_meta) == tuple(np.array(rows)[kept].sum(axis=0))
+    if k_meta < len(rows):  # a share is a count of the voters, rounded up
+        for share in (k_meta / len(rows), (k_meta - 0.5) / len(rows)):
+            assert scores_of(samples, "meta_topk", k_meta=share) == scores_of(samples, "meta_topk", k_meta=k_meta)
     half = scores_of(samples, "meta_topk", k_meta=math.ceil(len(rows) / 2))
     assert scores_of(samples, "meta_topk") == half
     chance = 1 / (1 + np.exp(-np.array(meta)))
@@ -197,6 +200,10 @@ def test_ties_fall_evenly_over_items():
         ({"k": 0}, "k = 0 is asked; use 1..3"),
         ({"policy": "meta_topk", "k": 2, "k_meta": 3}, "k_meta = 3 does not fit k = 2; use 1..2"),
         ({"policy": "meta_topk", "k_meta": 0}, "k_meta = 0 does not fit k = 3"),
+        (
+            {"policy": "meta_topk", "k_meta": 1.5},
+            "k_meta = 1.5 does not fit k = 3; use 1..3, or a share between 0 and 1",
+        ),
         ({"k_meta": 2}, "k_meta: the vote 'sum' does not use it"),
     ],
 )

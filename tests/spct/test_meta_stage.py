@@ -1,6 +1,7 @@
 """Laws of the meta reward model's stage: what it reads, what it learns, and that it can be trained on."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -12,6 +13,7 @@ from grm_jax.evaluate.calibration import auc
 from grm_jax.judge.loading import load_model
 from grm_jax.judge.meta import MetaModel, load_meta, meta_scores
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.sampling.sampler import bucket
 from grm_jax.spct.meta_data import MetaBatches, group_critiques, read_critiques
 from grm_jax.spct.meta_stage import default_template, run_meta_stage
 from grm_jax.spct.trajectories import Trajectory, trajectory_to_json
@@ -135,6 +137,19 @@ def test_batches_show_every_group_once_an_epoch_and_go_on_from_their_state(judge
     again.set_state(json.loads(json.dumps({"next": 3})))
     jax.tree.map(np.testing.assert_array_equal, again.next({})[0], drawn[3])
     assert batches.get_state() == again.get_state() == {"next": 4}
+
+
+def test_a_batch_holds_critiques_of_like_length(judge_folder):
+    """Half of the critiques are long: a batch is padded for them only where they are, and the order is not that of length alone."""
+    tokenizer, template = load_tokenizer(judge_folder), load_template("tiny")
+    critiques = [Trajectory("a", i, (0, 1), "word " * (40 if i % 2 else 4), (7, 3), "ok", True) for i in range(256)]
+    groups, _ = group_critiques(critiques, {"a": item("a")}, template, tokenizer, size=1, max_tokens=512)
+    batches = MetaBatches(groups, prompts=4, seed=1)
+    padded = [batches.next({})[0]["tokens"].shape[2] for _ in range(64)]
+    longest = [max(each.group.longest for each in groups[start::2]) for start in (0, 1)]
+    assert {bucket(length) for length in longest} == set(padded) and len(set(padded)) == 2
+    assert padded.count(max(padded)) <= 32 + 4  # of each 16 batches at most one holds both
+    assert 4 <= sum(a != b for a, b in itertools.pairwise(padded)) <= 8
 
 
 def test_critiques_of_a_prompt_stand_together_and_long_ones_are_counted(judge_folder):
