@@ -19,6 +19,8 @@ from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions, ArenaReadi
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.parallel.layout import make_layouts, set_layouts
+from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.recipe import BaseRecipe, Recipe, RftRecipe, Spct, shifted
 from grm_jax.spct.rejection import Rft
@@ -29,7 +31,7 @@ from grm_jax.train.sft import Sft
 
 _CONFIGURABLE = (
     Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaInstructions, ArenaReadings,
-    ArenaTokenizer, Noise, SftData,
+    ArenaTokenizer, Noise, SftData, TrainMesh, DecodeMesh,
 )  # fmt: skip
 SCOPES = ("base", "rft")
 """Scopes of `recipe`."""
@@ -45,7 +47,7 @@ T = typing.TypeVar("T")
 
 
 def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = ()) -> None:
-    """Reads gin files, then single bindings such as `Sft.steps=10`, over a clean configuration.
+    """Reads gin files, then single bindings such as `Sft.steps=10`, over a clean configuration, and sets the meshes of the run.
 
     Args:
         files: read in order; later ones win.
@@ -76,6 +78,7 @@ def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = 
         for name, annotation in typing.get_type_hints(cls).items():
             for scope in ("", *known):
                 _check_type(_binding(cls, name, scope), annotation)
+    set_layouts(make_layouts(make(TrainMesh), make(DecodeMesh)))
 
 
 def make(cls: type[T], *, scope: str = "", **given: Any) -> T:

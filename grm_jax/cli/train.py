@@ -192,11 +192,9 @@ def _check_unchanged(output: Path, record: Path, configuration: str, inputs: dic
     from grm_jax.checkpoints.files import read_json
     from grm_jax.errors import UserError
 
-    before = record.read_text(encoding="utf-8")
-    if before != configuration:
-        changed = next(
-            (new for old, new in zip_longest(before.splitlines(), configuration.splitlines()) if old != new), None
-        )
+    before, now = (_of_the_result(text) for text in (record.read_text(encoding="utf-8"), configuration))
+    if before != now:
+        changed = next((new for old, new in zip_longest(before, now) if old != new), None)
         raise UserError(
             f"{record}: the run was begun with another configuration (now: {changed}); give another --output"
         )
@@ -210,6 +208,12 @@ def _check_unchanged(output: Path, record: Path, configuration: str, inputs: dic
                 f"{output}: the run was begun with --{option} {then}, now {asked} is asked; "
                 "give it as it was, or another --output"
             )
+
+
+def _of_the_result(configuration: str) -> list[str]:
+    """Settings that the result depends on: a run may go on on other meshes."""
+    passed_over = ("#", "TrainMesh.", "DecodeMesh.")
+    return [line for line in configuration.splitlines() if line and not line.startswith(passed_over)]
 
 
 def _shown(names: str | list[str] | None) -> str:

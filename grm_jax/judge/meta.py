@@ -5,13 +5,13 @@ Its folder is a Hugging Face folder of the trunk with tokenizer and template.tom
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -24,14 +24,14 @@ from grm_jax.data.records import Item, Sample
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import JudgeModel, load_model, model_folder
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.critique_reward import HEAD, critique_logits
+from grm_jax.model.critique_reward import HEAD, critique_logits, parameter_axes
 from grm_jax.model.gemma2 import Gemma2, unrolling_pays
+from grm_jax.parallel.layout import layouts
 from grm_jax.sampling.sampler import bucket
 
 HEAD_FILE = f"{HEAD}.safetensors"
 _TOKENS = 8192  # computed at once, at most, unless one critique alone is longer
 _GROUP = 16  # critiques of one prompt computed at once, at most
-_logits = jax.jit(critique_logits, static_argnums=0)
 
 
 class MetaModel:
@@ -45,8 +45,10 @@ class MetaModel:
         """Prepares a scorer of a model whose parameters hold `scalar_head`."""
         self.name, self._config = model.name, model.config
         self._template, self._tokenizer = model.template, model.tokenizer
-        self._params = jax.tree.map(jnp.asarray, model.params)
-        self._model = Gemma2(model.config, unrolled=unrolling_pays())
+        self._layout = layout = layouts().decode
+        where = layout.tree(parameter_axes(model.config, model.params), model.params) if layout.mesh else None
+        self._params = jax.device_put(model.params, where)
+        self._logits = jax.jit(functools.partial(critique_logits, Gemma2(model.config, unrolled=unrolling_pays())))
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str | None = None) -> "MetaModel":
@@ -89,8 +91,11 @@ class MetaModel:
             size = 1 << (max(1, _TOKENS // (S + G * T)).bit_length() - 1)
             for begin in range(0, len(members_of_shape), size):
                 batch = members_of_shape[begin : begin + size]
-                padded = pad_groups([groups[i] for i in batch], _power_of_two(len(batch)), G, S, T)
-                logits = np.asarray(_logits(self._model, self._params, padded))
+                P = _power_of_two(len(batch))
+                P += -P % self._layout.parts
+                padded = self._layout.place(pad_groups([groups[i] for i in batch], P, G, S, T))
+                with self._layout.active():
+                    logits = np.asarray(self._logits(self._params, padded))
                 for i, row in zip(batch, logits, strict=False):
                     place, chunk = owners[i]
                     scores = row[: len(chunk)].tolist()

@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.continuation import last_hidden
-from grm_jax.model.gemma2 import Gemma2
+from grm_jax.model.gemma2 import Gemma2, logical_axes
 from grm_jax.model.heads import scalar_head
 
 HEAD = "scalar_head"
@@ -23,6 +24,13 @@ HEAD = "scalar_head"
 def zero_head(config: Gemma2Config) -> dict[str, np.ndarray]:
     """Returns a float32 head that gives every critique the logit 0, the probability one half."""
     return {"w": np.zeros(config.model_dim, np.float32), "b": np.zeros((), np.float32)}
+
+
+def parameter_axes(config: Gemma2Config, params: Mapping[str, Any]) -> dict[str, Any]:
+    """`logical_axes` of these parameters, which may have a scalar head beside the trunk; the head is not divided."""
+    head = {"w": PartitionSpec(None), "b": PartitionSpec()}
+    axes = logical_axes(config) | {HEAD: head}
+    return {name: axes[name] for name in params}
 
 
 def critique_logits(model: Gemma2, params: dict[str, Any], batch: Mapping[str, Any]) -> jax.Array:

@@ -77,7 +77,7 @@ class Block(nn.Module):
         merged = attended.reshape(*x.shape[:2], N * H)
         x = x + norm("post_attention_norm", project(merged, attention["output"].reshape(N * H, D)))
         x = x + norm("post_mlp_norm", gated_mlp(mlp, norm("pre_mlp_norm", x)))
-        return x, own
+        return _by_rows(x), own
 
     def _declare(self, group: str, **leaves: tuple[tuple[int, ...], tuple[str, ...], int]) -> dict[str, jax.Array]:
         """Declares a dict of matrices (shape, logical axes, fan-in) as one parameter group, cast to the compute type."""
@@ -156,6 +156,9 @@ class Gemma2(nn.Module):
         cached, cached_where = tuple(s.layers for s in cache), tuple(s.tokens for s in cache)
 
         x = embed(tokens, embedding, self.dtype or embedding.dtype)
+        # Each device looks up its part of the width, and only then are rows divided: told the end alone, the compiler would
+        # repeat all rows on all devices on the way.
+        x = _by_rows(nn.with_logical_constraint(x, ("lookup", None, "embed")))
         pair = nn.remat(Pair, prevent_cse=False) if self.remat else Pair
         if self.unrolled:
             own = []
@@ -175,6 +178,11 @@ class Gemma2(nn.Module):
             x, layers = scan(c, self.dtype, name="layers")(x, where, cached, cached_where)
         final = _vector(self, "final_norm", c.model_dim)
         return rms_norm(x, final, c.norm_epsilon), CacheSegment(layers=layers, tokens=where)
+
+
+def _by_rows(x: jax.Array) -> jax.Array:
+    """Says, where a mesh is active, that x [B, T, D] is divided along B alone, so that no layer leaves it otherwise."""
+    return cast(jax.Array, nn.with_logical_constraint(x, ("batch", None, None)))
 
 
 def _vector(module: nn.Module, name: str, size: int) -> jax.Array:

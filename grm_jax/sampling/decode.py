@@ -4,11 +4,12 @@ Letters: B prompts, k samples a prompt, R = B * k rows, P prompt length (padded)
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 
 from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
@@ -67,6 +68,17 @@ def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype) -> Cach
     stacked = tuple(layers(()) for _ in range(c.num_pairs)) if model.unrolled else layers((c.num_pairs,))
     empty = Tokens(positions=jnp.zeros((rows, size), jnp.int32), segments=jnp.zeros((rows, size), jnp.int32))
     return CacheSegment(layers=stacked, tokens=empty)
+
+
+def segment_axes(segment: CacheSegment) -> CacheSegment:
+    """Names of the axes of every leaf of a segment, as `PartitionSpec`s."""
+    rows = {2: (), 4: (), 5: (None,)}  # tokens [B, S]; layers [B, K, S, H], stacked [pairs, B, K, S, H]
+
+    def names(leaf: jax.Array) -> PartitionSpec:
+        heads = ("kv_heads", None, None) if leaf.ndim > 2 else (None,)
+        return PartitionSpec(*rows[leaf.ndim], "batch", *heads)
+
+    return cast(CacheSegment, jax.tree.map(names, segment))
 
 
 def append(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:

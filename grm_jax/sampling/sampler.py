@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, Gemma2, unroll, unrolling_pays
-from grm_jax.sampling.decode import decode, empty_segment, prefill
+from grm_jax.model.gemma2 import CacheSegment, Gemma2, logical_axes, unroll, unrolling_pays
+from grm_jax.parallel.layout import layouts
+from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
 
 _PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
@@ -69,7 +70,7 @@ class Sampler:
         stop_ids: frozenset[int],
         rows: int = 64,
     ):
-        """Prepares a sampler.
+        """Prepares a sampler on the run's decoding layout (`parallel.layout`).
 
         Args:
             config: the model's shape.
@@ -79,12 +80,14 @@ class Sampler:
             stop_ids: tokens that end a sample.
             rows: how many samples are decoded together, at most.
         """
-        unrolled = unrolling_pays()
-        model = Gemma2(config, unrolled=unrolled)
+        self._layout = layout = layouts().decode
+        self._places = layout.tree(logical_axes(config), params) if layout.mesh else None
+        self._model = model = Gemma2(config, unrolled=unrolling_pays())
         self._dtypes = jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
-        self._prepare = jax.jit(lambda params: unroll(self._typed(params)) if unrolled else self._typed(params))
+        self._typed = jax.jit(lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), params, self._dtypes))
+        self._formed = jax.jit(unroll) if model.unrolled else lambda params: params
         self.load(params)
-        self._model, self._max_new, self.rows = model, max_new, rows
+        self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
         self._prefill = jax.jit(functools.partial(prefill, model))
         self._decode = jax.jit(
@@ -96,12 +99,11 @@ class Sampler:
     def load(self, params: dict[str, Any]) -> None:
         """Goes on with other parameters of the same shapes, cast to the types of the first; nothing is compiled anew.
 
-        Leaves that need no change are used as they are: do not sample once their owner has given them away.
+        They may live on another mesh of the same devices: they are moved. Leaves that need no change are used as they are: do
+        not sample once their owner has given them away.
         """
-        self._params = self._prepare(jax.tree.map(jnp.asarray, params))
-
-    def _typed(self, params: dict[str, Any]) -> dict[str, Any]:
-        return jax.tree.map(lambda x, dtype: x.astype(dtype), params, self._dtypes)
+        typed = self._typed(params)
+        self._params = self._formed(typed if self._places is None else jax.device_put(typed, self._places))
 
     def sample(self, requests: Sequence[Request], length: int = 0) -> Iterator[tuple[int, list[Completion]]]:
         """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last.
@@ -114,13 +116,14 @@ class Sampler:
         for i, request in enumerate(requests):
             groups.setdefault((max(length, bucket(len(request.ids))), len(request.keys)), []).append(i)
         for (length, k), members in sorted(groups.items()):
-            size = max(1, min(self.rows // k, _PREFILL_TOKENS // length))
+            size = max(self._layout.parts, min(self.rows // k, _PREFILL_TOKENS // length))
             for start in range(0, len(members), size):
                 batch = members[start : start + size]
                 yield from zip(batch, self._run([requests[i] for i in batch], length, k), strict=True)
 
     def _run(self, batch: Sequence[Request], length: int, k: int) -> list[list[Completion]]:
         B = 1 << (len(batch) - 1).bit_length()  # few shapes: the number of prompts is padded to a power of two
+        B += -B % self._layout.parts
         self.compilations.add((B, length, k))
         tokens = np.zeros((B, length), np.int32)
         lengths = np.ones(B, np.int32)
@@ -131,10 +134,12 @@ class Sampler:
             lengths[row] = len(request.ids)
             keys[row] = request.keys
             active[row] = True
-        prompts = self._prefill(self._params, tokens, lengths)
-        out, self._cache = self._decode(
-            self._params, prompts, self._take_cache(B * k), keys.reshape(-1, 2), active.reshape(-1)
-        )
+        inputs: Any = (tokens, lengths, keys.reshape(-1, 2), active.reshape(-1))
+        tokens, lengths, row_keys, row_active = self._layout.place(inputs)
+        with self._layout.active():
+            prompts = self._prefill(self._params, tokens, lengths)
+            cache = self._take_cache(B * k)
+            out, self._cache = self._decode(self._params, prompts, cache, row_keys, row_active)
         out = jax.device_get(out)
         return [
             [
@@ -148,5 +153,9 @@ class Sampler:
         """The last batch's cache when it has the right shape (it is donated to the next), else a new one."""
         cache, self._cache = self._cache, None
         if cache is None or cache.tokens.segments.shape[0] != rows:
-            cache = empty_segment(self._model, rows, self._max_new, self._dtype)
+            make = functools.partial(empty_segment, self._model, rows, self._max_new, self._dtype)
+            if self._layout.mesh is None:
+                return make()
+            like = jax.eval_shape(make)
+            return jax.jit(make, out_shardings=self._layout.tree(segment_axes(like), like))()
         return cache

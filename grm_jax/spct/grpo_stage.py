@@ -22,6 +22,7 @@ from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
 from grm_jax.train.grpo import Grpo, make_scorer, train_grpo
 from grm_jax.train.optimizer import decayed
+from grm_jax.train.placement import placement
 from grm_jax.train.step import Batch
 
 MODEL = "model"
@@ -152,7 +153,10 @@ def _uses_reference(reference: str | Path | None, settings: Grpo) -> bool:
 
 def _reference(folder: Path, settings: Grpo) -> Callable[[Batch], np.ndarray]:
     config, params = load_params(folder, dtype="float32")
-    scorer, frozen = make_scorer(config, settings), jax.tree.map(jnp.asarray, _computed(params, settings))
+    where = placement(config)
+    frozen = _computed(params, settings)
+    frozen = where.params(frozen) if where else jax.tree.map(jnp.asarray, frozen)
+    scorer = make_scorer(config, settings)
     return lambda batch: np.asarray(scorer(frozen, batch).logprobs)
 
 

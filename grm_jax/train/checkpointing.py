@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from grm_jax.checkpoints.files import first_line
 from grm_jax.errors import UserError
+from grm_jax.train.placement import place_like
 from grm_jax.train.step import TrainState
 
 _KEPT = 2
@@ -120,7 +120,7 @@ def _fitted(path: Path, leaves: dict[str, np.ndarray], like: TrainState) -> Trai
         raise UserError(f"{path}: is of another model or optimizer ({different[0]} differs); name another run folder")
     structure = jax.tree.structure(dataclasses.replace(like, frozen={}))
     # Copies: jax may use a numpy array's memory as it is, and the step donates what it is given.
-    restored = jax.tree.unflatten(structure, [jnp.array(leaves[name], copy=True) for name in wanted])
+    restored = jax.tree.unflatten(structure, [place_like(leaves[name], leaf) for name, leaf in wanted.items()])
     return dataclasses.replace(restored, frozen=like.frozen)
 
 

@@ -28,8 +28,10 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.continuation import continue_hidden
 from grm_jax.model.gemma2 import Gemma2
 from grm_jax.model.heads import TokenStatistics, token_statistics
+from grm_jax.parallel.layout import layouts
 from grm_jax.train.advantages import NORMALISATIONS
 from grm_jax.train.loop import BatchSource, fit, training_model
+from grm_jax.train.placement import placement
 from grm_jax.train.policy_loss import LEVELS, REDUCTIONS, Objective, policy_loss
 from grm_jax.train.speed import Work, training_flops
 from grm_jax.train.step import Batch, LossTerms, Params
@@ -162,10 +164,13 @@ def make_scorer(config: Gemma2Config, grpo: Grpo) -> Scorer:
     model = training_model(config, grpo)
     part = jax.jit(functools.partial(rollout_statistics, model, temperature=grpo.temperature))
     names = ("prompt_tokens", "prompt_lengths", "tokens")
+    layout = layouts().train
 
     def score(params: Params, batch: Batch) -> TokenStatistics:
         split = [np.split(np.asarray(batch[name]), grpo.accumulate) for name in names]
-        parts = [jax.device_get(part(params, dict(zip(names, xs, strict=True)))) for xs in zip(*split, strict=True)]
+        batches = [dict(zip(names, xs, strict=True)) for xs in zip(*split, strict=True)]
+        with layout.active():
+            parts = [jax.device_get(part(params, layout.place(each))) for each in batches]
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
     return score
@@ -210,6 +215,6 @@ def train_grpo(
     """`fit` with the loss above; `source` gives batches of rollouts of `grpo.prompts` prompts."""
     loss = functools.partial(grpo_loss, training_model(config, grpo), grpo.objective, grpo.temperature)
     return fit(
-        params, loss, grpo, source, folder, progress=progress, export=export,
+        params, loss, grpo, source, folder, progress=progress, export=export, placement=placement(config),
         work=lambda batch: rollout_work(config, batch),
     )  # fmt: skip

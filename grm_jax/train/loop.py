@@ -1,6 +1,7 @@
 """The one training loop: any loss, any source of batches, and a run that goes on where it was killed."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import Gemma2, unrolling_pays
+from grm_jax.parallel.layout import Layout
 from grm_jax.train import checkpointing, lora, speed
 from grm_jax.train.metrics import MetricsLog
 from grm_jax.train.optimizer import make_optimizer, make_schedule
+from grm_jax.train.placement import Placement
 from grm_jax.train.plots import save_training_plots
 from grm_jax.train.step import Batch, Loss, Params, TrainState, init_state, make_step
 from grm_jax.train.training import Training
@@ -50,6 +53,7 @@ def fit(
     progress: Callable[[int, str], None] | None = None,
     work: Callable[[Batch], speed.Work] | None = None,
     export: Callable[[int, Params], None] | None = None,
+    placement: Placement | None = None,
 ) -> Params:
     """Trains a model; killed at any moment and called again, it gives the same bits as if it had not been.
 
@@ -67,6 +71,7 @@ def fit(
         work: what a batch asks of the model, for tokens a second and the utilisation.
         export: called with (step, the model's parameters) after each `export_every` steps but the last; a resumed run may
             call it again for a step, with the same bits.
+        placement: on a mesh; None for one device. A run may go on in another.
 
     Returns:
         The model's parameters on the device: the moving average if there is one, LoRA merged.
@@ -77,23 +82,34 @@ def fit(
     model = _Model(training)
     optimizer, schedule = make_optimizer(training), make_schedule(training)
     trained, frozen = model.split(params)
-    state = init_state(trained, optimizer, frozen=frozen, ema=training.ema_decay > 0)
+    begin: Callable[..., TrainState] = functools.partial(init_state, optimizer=optimizer, ema=training.ema_decay > 0)
+    layout, places = Layout(), None
+    if placement:
+        layout = placement.layout
+        abstract = jax.eval_shape(begin, trained, frozen=frozen)
+        places = placement.state(abstract, optimizer, model.names(placement.of(params)))
+        trained, frozen = jax.device_put((trained, frozen), (places.params, places.frozen))
+        begin = jax.jit(begin, out_shardings=places)
+    state = begin(trained, frozen=frozen)
     del params, trained, frozen
     restored = checkpointing.restore(folder / CHECKPOINTS, state)
     if restored:
         state, source_state = restored
         source.set_state(source_state)
     step = make_step(
-        loss, optimizer, accumulate=training.accumulate, ema_decay=training.ema_decay, merge=model.merge_function
-    )
+        loss, optimizer, accumulate=training.accumulate, ema_decay=training.ema_decay, merge=model.merge_function,
+        places=places,
+    )  # fmt: skip
     first, start = int(state.step) + 1, time.perf_counter()
     speedometer = speed.Speedometer(training.peak_flops or speed.peak_flops(jax.devices()[0].device_kind))
     with MetricsLog(folder, first - 1) as log:
         for number in range(first, training.steps + 1):
             begun = time.perf_counter()
             batch, extra = source.next(model.merged(state))
+            placed = layout.place(batch)
             ready = time.perf_counter()
-            state, device_metrics = step(state, batch)
+            with layout.active():
+                state, device_metrics = step(state, placed)
             metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             ended = time.perf_counter()
             speedometer.add(ended - begun, ready - begun, work(batch) if work else None)
@@ -131,13 +147,17 @@ class _Model:
             self.merge_function = lambda frozen, trained: lora.merge(frozen, trained, training.lora_alpha)
             self._merge = jax.jit(self.merge_function)
 
+    def names(self, names: Params) -> Params:
+        """Names of the axes of the trained leaves, from those of the model's."""
+        return lora.names(names) if self._training.lora_rank else names
+
     def split(self, params: Params) -> tuple[Params, Params]:
         """(trained, frozen); trained leaves are float32, whatever the type of the weights given."""
         trained: Params = params
         frozen: Params = {}
         if self._training.lora_rank:
             trained, frozen = lora.split(params, self._training.lora_rank, self._training.seed)
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trained), frozen
+        return jax.tree.map(lambda x: x.astype(jnp.float32), trained), frozen
 
     def merged(self, state: TrainState) -> Params:
         return self._merge(state.frozen, state.params) if self.merge_function else state.params

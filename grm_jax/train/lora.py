@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from grm_jax.keys import stream_key
 
@@ -44,6 +45,23 @@ def split(params: Params, rank: int, seed: int) -> tuple[Params, Params]:
     }
     frozen = {name: params[name] for name in _MODEL}
     return {LAYERS: factors} | {name: leaf for name, leaf in params.items() if name not in _MODEL}, frozen
+
+
+def names(axes: Params) -> Params:
+    """Names of the axes of what `split` trains, from those of the model's parameters."""
+
+    def factors(spec: PartitionSpec, inside: int) -> dict[str, PartitionSpec]:
+        pairs, *rest = spec
+        return {"A": PartitionSpec(pairs, *rest[:inside], "rank"), "B": PartitionSpec(pairs, "rank", *rest[inside:])}
+
+    layers = {
+        kind: {
+            group: {name: factors(layer[group][name], inside) for name, inside in matrices.items()}
+            for group, matrices in _IN_AXES.items()
+        }
+        for kind, layer in axes[LAYERS].items()
+    }
+    return {LAYERS: layers} | {name: leaf for name, leaf in axes.items() if name not in _MODEL}
 
 
 def merge(frozen: Params, trained: Params, alpha: float) -> Params:

@@ -15,6 +15,7 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import critique_logits
 from grm_jax.model.gemma2 import Gemma2
 from grm_jax.train.loop import BatchSource, fit, training_model
+from grm_jax.train.placement import placement
 from grm_jax.train.step import Batch, LossTerms, Params
 from grm_jax.train.training import Training
 
@@ -75,4 +76,4 @@ def train_meta_rm(
 ) -> Params:
     """`fit` with the loss above; `params` holds `scalar_head` beside the trunk, and so do those returned."""
     loss = functools.partial(meta_loss, training_model(config, meta_rm))
-    return fit(params, loss, meta_rm, source, folder, progress=progress, export=export)
+    return fit(params, loss, meta_rm, source, folder, progress=progress, export=export, placement=placement(config))

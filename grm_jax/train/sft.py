@@ -8,6 +8,7 @@ from pathlib import Path
 from grm_jax.model.config import Gemma2Config
 from grm_jax.train.loop import BatchSource, fit, training_model
 from grm_jax.train.losses import sft_loss
+from grm_jax.train.placement import placement
 from grm_jax.train.speed import packed_work
 from grm_jax.train.step import Params
 from grm_jax.train.training import Training
@@ -48,6 +49,6 @@ def train_sft(
     """`fit` with the supervised loss; `source` gives packed batches (`data.packing`) of `sft.rows` rows of `sft.length` tokens."""
     loss = functools.partial(sft_loss, training_model(config, sft))
     return fit(
-        params, loss, sft, source, folder, progress=progress, export=export,
+        params, loss, sft, source, folder, progress=progress, export=export, placement=placement(config),
         work=lambda batch: packed_work(config, batch["positions"], batch["segments"]),
     )  # fmt: skip

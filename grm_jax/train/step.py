@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax import struct
 
 from grm_jax.errors import UserError
@@ -78,6 +79,7 @@ def make_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
     merge: Callable[[Params, Params], Params] | None = None,
+    places: TrainState | None = None,
 ) -> Step:
     """Returns a jitted step; it donates the state it is given.
 
@@ -89,6 +91,8 @@ def make_step(
         accumulate: the batch's leading axis is taken in this many equal parts, one after another.
         ema_decay: of `state.ema`; None or 0 when there is none.
         merge: (frozen, trained) -> the model's parameters; None when all are trained.
+        places: where each leaf of the state lives, a tree of shardings; gradients live where the weights do. None leaves it to
+            the compiler.
 
     Returns:
         step(state, batch) -> (state, metrics); metrics are float32 scalars: loss, gradient_norm (before clipping), weight (the
@@ -104,6 +108,8 @@ def make_step(
             return terms.total, terms
 
         terms, gradients = accumulated(jax.value_and_grad(total, has_aux=True), state.params, batch, accumulate)
+        if places is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, places.params)
         scale = jnp.where(terms.denominator == 0, 0.0, 1.0 / terms.denominator)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         metrics = {name: top / bottom for name, (top, bottom) in terms.metrics.items()}
@@ -129,7 +135,7 @@ def make_step(
         )  # fmt: skip
         return state, {name: jnp.float32(value) for name, value in metrics.items()}
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if places is None else (places, None))
 
 
 def accumulated(
@@ -155,7 +161,13 @@ def accumulated(
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % parts:
         raise UserError(f"a batch of {rows} cannot be taken in accumulate = {parts} equal parts; make it a multiple")
-    split = jax.tree.map(lambda x: jnp.reshape(x, (parts, rows // parts, *x.shape[1:])), batch)
+    # On a mesh each part is divided among all devices, as the batch was.
+    split = jax.tree.map(
+        lambda x: nn.with_logical_constraint(
+            jnp.reshape(x, (parts, rows // parts, *x.shape[1:])), (None, "batch", *(None,) * (x.ndim - 1))
+        ),
+        batch,
+    )
 
     def add(sums: tuple[LossTerms, Params], part: Batch) -> tuple[tuple[LossTerms, Params], None]:
         (_, terms), gradients = value_and_grad(params, part)
