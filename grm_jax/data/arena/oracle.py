@@ -25,6 +25,7 @@ much is easily overlooked: a bias that no number of critiques removes."""
 
 _HINTED_ATTENTION = 6.0
 _LONGER = "longer is better (5)"
+_GUESSED = range(2, 7)  # points between what is guessed to be the best and what is level with it
 BREADTH: tuple[float, ...] = (0.3, 0.5, 0.2)
 """Probabilities that a critique looks at 1, 2, 3, ... requirements."""
 
@@ -35,7 +36,8 @@ class Noise:
 
     `spurious`: a critique goes by length alone, the longer the better. `irrelevant`: a principle is one that the task does
     not ask for. `careless`: a look at a response finds the wrong thing. `illogical`: the verdict contradicts what was
-    found. `malformed`: the score block is broken.
+    found. `malformed`: the score block is broken. `guess`: a critique that finds several responses equally good prefers one of
+    them all the same, in a line of its own, such as "Best: Response 2."; without it, its scores are level.
     """
 
     spurious: float = 0.3
@@ -43,6 +45,7 @@ class Noise:
     careless: float = 0.08
     illogical: float = 0.04
     malformed: float = 0.02
+    guess: float = 0.0
 
     @classmethod
     def none(cls) -> "Noise":
@@ -64,10 +67,10 @@ def critique(
 
     Its lines: a few principles with their weights (`breadth`: the probabilities of 1, 2, 3, ...), drawn by salience from what
     the task asks for; for each response the response itself, what is found on each principle, and whether that is ok or bad;
-    and the score block, in the order shown: 10 minus the weights of what is bad.
+    and the score block, in the order shown: 10 minus the weights of what is bad, and less if the best was guessed.
 
     With `principles=False` the first line is missing, and each response is looked at under aspects of its own. An oracle that
-    was told the label (`hinted`) does not go by length, and thinks first of what speaks for it.
+    was told the label (`hinted`) does not go by length, thinks first of what speaks for it, and guesses it.
     """
     shown = [example.responses[index] for index in order]
     if chance(rng, noise.spurious) and not hinted:
@@ -82,6 +85,16 @@ def critique(
             findings, bad = _examine(aspects, response, rng, noise)
             lines.append(f"Response {place + 1}: {response.text}: {'; '.join(findings)}.")
             scores.append(quality(bad))
+        level = [place for place, score in enumerate(scores) if score == max(scores)]
+        if len(level) > 1 and noise.guess and chance(rng, noise.guess):
+            told = order.index(int(example.item["label"])) if hinted else -1
+            best = told if told in level else pick(rng, level)
+            margin = pick(rng, _GUESSED)
+            scores = [
+                max(1, score - margin) if place in level and place != best else score
+                for place, score in enumerate(scores)
+            ]
+            lines.append(f"Best: Response {best + 1}.")
     if principles:
         lines.insert(0, f"Principles: {stated}")
     lines.append(_malformed_block(scores, rng) if chance(rng, noise.malformed) else _block(scores))
