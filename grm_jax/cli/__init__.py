@@ -11,11 +11,13 @@ from typing import NoReturn
 from grm_jax import __version__
 from grm_jax.cli.gin_arguments import split_bindings
 from grm_jax.errors import UserError
+from grm_jax.train.interruptions import Stopped
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_UNJUDGED = 3
 EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 143
 
 _EPILOG = """\
 exit codes:
@@ -23,6 +25,7 @@ exit codes:
   2    a mistake in what was given: one line on standard error says what, where and what to do
   3    done, but some items were not judged: a prompt that does not fit, or lines left out by --on-error skip
   130  interrupted; finished work is kept, run the same command again to go on
+  143  told to stop (SIGTERM) while it trained: its last step is saved, run the same command again to go on
 
 examples:
   grm data arena --split test --count 200 --output items.jsonl
@@ -82,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"grm {args.command}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except Stopped as stopped:
+        print(f"grm {args.command}: told to stop; {stopped} is saved", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         if args.debug:
             traceback.print_exc()
@@ -98,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """The command `grm`: `main`, and the end of the process."""
     code = main()
-    if code == EXIT_INTERRUPTED:
+    if code in (EXIT_INTERRUPTED, EXIT_STOPPED):
         # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -33,7 +33,7 @@ from grm_jax.train.training import Training
 
 SAMPLES = "samples"
 _META_SETTINGS = ("meta_init", "meta_samples", "meta_temperature", "meta_rounds", "max_new", "rows")
-_WITHOUT_EFFECT = ("save_every", "log_every", "export_every", "peak_flops")
+_WITHOUT_EFFECT = ("save_every", "log_every", "export_every", "step_limit", "peak_flops")
 
 
 class Workshop:

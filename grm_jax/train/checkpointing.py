@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,67 @@ _STATE, _SOURCE = "state", "source.json"
 _log = logging.getLogger(__name__)
 
 
-def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
-    """Saves a checkpoint of the state's step and removes all but it and the one before; `frozen` is left out.
+class Saver:
+    """Saves checkpoints while training goes on: the state is copied at once, and written by a thread.
 
-    Args:
-        folder: of the checkpoints; made if it is not there.
-        state: its leaves are numeric arrays.
-        source: what the batches' `get_state` gave.
-
-    Raises:
-        UserError: the disk refuses.
+    At the end of the block the last one is on the disk. What went wrong in writing is raised by the next call, or there.
     """
-    final = folder / str(int(state.step))
+
+    def __init__(self, folder: Path):
+        """`folder` is that of the checkpoints; made if it is not there."""
+        self._folder = folder
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.wait()
+        except Exception:
+            if kind is None:
+                raise  # what stopped the run matters more than that its last checkpoint failed too
+        finally:
+            self._writer.shutdown()
+
+    def save(self, state: TrainState, source: dict[str, Any]) -> None:
+        """Begins a checkpoint of the state's step, after the one before is written; `frozen` is left out.
+
+        Args:
+            state: its leaves are numeric arrays; it may be donated afterwards.
+            source: what the batches' `get_state` gave.
+
+        Raises:
+            UserError: the disk refused the one before.
+        """
+        self.wait()
+        leaves = {name: np.array(leaf, copy=True) for name, leaf in _named(state).items()}
+        self._pending = self._writer.submit(_write, self._folder, int(state.step), leaves, source)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
+    """Saves a checkpoint and waits for it; as `Saver`."""
+    with Saver(folder) as saver:
+        saver.save(state, source)
+    return folder / str(int(state.step))
+
+
+def _write(folder: Path, step: int, leaves: dict[str, np.ndarray], source: dict[str, Any]) -> Path:
+    """Writes a checkpoint, and removes all but it and the one before."""
+    final = folder / str(step)
     temporary = folder / f".{final.name}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save((temporary / _STATE).absolute(), _named(state))
+            checkpointer.save((temporary / _STATE).absolute(), leaves)
         record = {"source": source, "digests": _digests(temporary / _STATE) | {_SOURCE: _digest_of(source)}}
         (temporary / _SOURCE).write_text(json.dumps(record), encoding="utf-8")
         _flush(temporary)

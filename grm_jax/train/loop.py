@@ -15,6 +15,8 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import Gemma2, unrolling_pays
 from grm_jax.parallel.layout import Layout
 from grm_jax.train import checkpointing, lora, speed
+from grm_jax.train.goodput import Goodput
+from grm_jax.train.interruptions import Stopped, stop_requests, watchdog
 from grm_jax.train.metrics import MetricsLog
 from grm_jax.train.optimizer import make_optimizer, make_schedule
 from grm_jax.train.placement import Placement
@@ -59,7 +61,7 @@ def fit(
 
     Writes `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at the end, `plots/training.png`. Of a checkpoint in the folder it
     goes on; the arguments must then be those of the first call. The same bits are those of the same machine and versions;
-    fields of `metrics.WALL_CLOCK` are of each run its own.
+    fields of `metrics.WALL_CLOCK` are of each run its own. Told to stop (SIGTERM), it saves the step that it is at.
 
     Args:
         params: the model's parameters to start from.
@@ -77,8 +79,10 @@ def fit(
         The model's parameters on the device: the moving average if there is one, LoRA merged.
 
     Raises:
+        Stopped: SIGTERM has come, and the last step is saved.
         UserError: five steps one after another were not finite, or what `checkpointing` and `step` refuse.
     """
+    goodput = Goodput(folder)
     model = _Model(training)
     optimizer, schedule = make_optimizer(training), make_schedule(training)
     trained, frozen = model.split(params)
@@ -101,8 +105,12 @@ def fit(
         places=places,
     )  # fmt: skip
     first, start = int(state.step) + 1, time.perf_counter()
+    goodput.started()
     speedometer = speed.Speedometer(training.peak_flops or speed.peak_flops(jax.devices()[0].device_kind))
-    with MetricsLog(folder, first - 1) as log:
+    with (
+        MetricsLog(folder, first - 1) as log, checkpointing.Saver(folder / CHECKPOINTS) as saver,
+        stop_requests() as told_to_stop, watchdog(training.step_limit) as alive,
+    ):  # fmt: skip
         for number in range(first, training.steps + 1):
             begun = time.perf_counter()
             batch, extra = source.next(model.merged(state))
@@ -112,7 +120,9 @@ def fit(
                 state, device_metrics = step(state, placed)
             metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             ended = time.perf_counter()
+            alive()
             speedometer.add(ended - begun, ready - begun, work(batch) if work else None)
+            goodput.step(number, ready - begun, ended - ready)
             last = number == training.steps
             if last or _is_due(number, training.log_every):
                 clock = {"seconds": log.seconds + ended - start, **speedometer.read()}
@@ -120,12 +130,21 @@ def fit(
                 rate = float(schedule(max(updates - 1, 0)))  # of the last update
                 log.write(number, {**extra, **metrics, "learning_rate": rate, **clock})
             if int(state.skipped_in_row) >= _SKIPPED_LIMIT:
+                saver.wait()
                 raise _not_finite(number, folder / CHECKPOINTS)
             if export and not last and _is_due(number, training.export_every):
                 export(number, model.result(state))
-            if last or _is_due(number, training.save_every):
+            stopping = not last and told_to_stop()
+            if last or stopping or _is_due(number, training.save_every):
                 log.flush()
-                checkpointing.save(folder / CHECKPOINTS, state, source.get_state())
+                begun = time.perf_counter()
+                saver.save(state, source.get_state())
+                if last or stopping:
+                    saver.wait()
+                goodput.checkpoint(time.perf_counter() - begun)
+                goodput.write()
+            if stopping:
+                raise Stopped(f"step {number}")
             if progress:
                 progress(number, f"loss {metrics['loss']:.4f}")
     save_training_plots(folder)

@@ -9,7 +9,7 @@ from grm_jax.errors import UserError
 SCHEDULES = ("cosine", "constant", "linear")
 OPTIMIZERS = ("adamw", "adafactor")
 DTYPES = ("float32", "bfloat16")
-_COUNTS = ("warmup", "weight_decay", "lora_rank", "save_every", "export_every")
+_COUNTS = ("warmup", "weight_decay", "lora_rank", "save_every", "export_every", "step_limit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Training:
         seed: names every random stream of the stage.
         save_every: steps between checkpoints; the last step has one always. 0 for no other.
         export_every: steps between models saved on the way; 0 saves the last only.
+        step_limit: seconds after which a step that has not ended ends the process, with the stacks of all threads; 0 for never.
+            The first step compiles and has all the time it takes.
         log_every: steps between rows of metrics; the last step has one always.
         peak_flops: of the device a second, for the utilisation; None looks the device up.
     """
@@ -59,6 +61,7 @@ class Training:
     seed: int = 0
     save_every: int = 500
     export_every: int = 0
+    step_limit: float = 3600.0
     log_every: int = 20
     peak_flops: float | None = None
 

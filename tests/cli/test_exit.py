@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from grm_jax.train.interruptions import Stopped
 
-@pytest.mark.parametrize(("code", "ended"), [(130, 130), (0, 99), (2, 99)])
+
+@pytest.mark.parametrize(("code", "ended"), [(130, 130), (143, 143), (0, 99), (2, 99)])
 def test_only_an_interrupted_command_leaves_threads_as_they_are(code, ended):
     """Threads of a computation that still runs crash the end of Python at times; here an exit handler stands for them."""
     script = (
@@ -18,3 +20,12 @@ def test_only_an_interrupted_command_leaves_threads_as_they_are(code, ended):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (ended, "out\n")
+
+
+def test_a_run_that_was_told_to_stop_says_what_is_saved(grm, monkeypatch):
+    def stopped(args):
+        raise Stopped("step 7")
+
+    monkeypatch.setattr("grm_jax.cli.info.run", stopped)
+    code, out, error = grm("info", "tiny")
+    assert (code, out, error) == (143, "", "grm info: told to stop; step 7 is saved\n")
