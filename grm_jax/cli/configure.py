@@ -46,12 +46,13 @@ _sources: list[tuple[str, str]] = []  # (place, line) of all that was read last,
 T = typing.TypeVar("T")
 
 
-def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = ()) -> None:
+def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = (), *, meshes: bool = True) -> None:
     """Reads gin files, then single bindings such as `Sft.steps=10`, over a clean configuration, and sets the meshes of the run.
 
     Args:
         files: read in order; later ones win.
         bindings: win over files.
+        meshes: set those of the run; without it they may be of devices that are not there.
         scopes: those that `make` will be asked for: `base/Sft.steps = 10` is a setting in the scope "base".
 
     Raises:
@@ -78,7 +79,8 @@ def load(files: Sequence[str], bindings: Sequence[str], scopes: Sequence[str] = 
         for name, annotation in typing.get_type_hints(cls).items():
             for scope in ("", *known):
                 _check_type(_binding(cls, name, scope), annotation)
-    set_layouts(make_layouts(make(TrainMesh), make(DecodeMesh)))
+    if meshes:
+        set_layouts(make_layouts(make(TrainMesh), make(DecodeMesh)))
 
 
 def make(cls: type[T], *, scope: str = "", **given: Any) -> T:

@@ -60,6 +60,11 @@ class Layout:
         return self._named()
 
     @property
+    def row_sharding(self) -> NamedSharding:
+        """The leading axis is the batch's."""
+        return self._named(self._along(BATCH))
+
+    @property
     def parts(self) -> int:
         """Into how many the batch is divided."""
         return self._size(self._along(BATCH))
@@ -75,7 +80,7 @@ class Layout:
         rows = min(x.shape[0] for x in jax.tree.leaves(batch))
         if rows % self.parts:
             raise UserError(f"a batch of {rows} cannot be divided among {self.parts} devices; make it a multiple")
-        return jax.device_put(batch, self._named(self._along(BATCH)))
+        return jax.device_put(batch, self.row_sharding)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

@@ -1,0 +1,255 @@
+"""The programs of the stages on a mesh, without weights: what a compiler needs to say whether they fit.
+
+Letters: P prompts, G rollouts or critiques a prompt, S prompt positions, T completion positions, B rows, k samples, V vocabulary.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grm_jax.errors import UserError
+from grm_jax.model.config import Gemma2Config
+from grm_jax.model.critique_reward import HEAD, parameter_axes, zero_head
+from grm_jax.model.gemma2 import Gemma2, abstract_params
+from grm_jax.parallel.layout import Layout, Layouts
+from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
+from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.train import lora
+from grm_jax.train.grpo import Grpo, grpo_loss
+from grm_jax.train.losses import sft_loss
+from grm_jax.train.meta_rm import MetaRm, meta_loss
+from grm_jax.train.optimizer import make_optimizer
+from grm_jax.train.placement import Placement
+from grm_jax.train.sft import Sft
+from grm_jax.train.speed import training_flops
+from grm_jax.train.step import Loss, Params, init_state, make_step
+from grm_jax.train.training import Training
+
+STEPS = ("sft", "grpo", "meta_rm", "judge")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes that no stage's settings have.
+
+    Attributes:
+        prompt: S, of judge, grpo and meta_rm.
+        completion: T, tokens of a critique, of the same.
+        prompts: P that are judged together.
+        k: critiques of each.
+    """
+
+    prompt: int = 2048
+    completion: int = 1024
+    prompts: int = 4
+    k: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function to be compiled, arguments without contents, and what else lives on the devices beside it.
+
+    Attributes:
+        name: of the program.
+        lower: traces it for the devices of its layout.
+        flops: model FLOPs of one run of it, all devices together.
+        beside: bytes a device by name, of arrays that are no arguments of it and yet there while it runs.
+        read: bytes a device that must be read at least, for every token; 0 where arithmetic is the limit.
+    """
+
+    name: str
+    lower: Callable[[], Any]
+    flops: float
+    beside: dict[str, int]
+    read: float = 0.0
+
+
+def programs(
+    step: str, config: Gemma2Config, settings: Training | None, shape: Shape, layouts: Layouts
+) -> list[Program]:
+    """The programs of a stage: one for each that is compiled.
+
+    Args:
+        step: one of `STEPS`.
+        config: the model's shape.
+        settings: Sft, Grpo or MetaRm; None for "judge".
+        shape: the other sizes.
+        layouts: of meshes whose devices may be those of a topology.
+
+    Raises:
+        UserError: the batch cannot be divided among the devices.
+    """
+    if isinstance(settings, Sft):
+        return [_sft(config, settings, layouts.train)]
+    if isinstance(settings, Grpo):
+        return [_grpo(config, settings, shape, layouts), *_judge(config, shape, layouts.decode, settings)]
+    if isinstance(settings, MetaRm):
+        return [_meta_rm(config, settings, shape, layouts.train)]
+    assert step == "judge"
+    return _judge(config, shape, layouts.decode)
+
+
+def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
+    B, T = settings.rows, settings.length
+    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
+    loss = functools.partial(sft_loss, _model(config, settings))
+    return Program(
+        "sft step", _training(config, settings, loss, batch, layout, _model_params(config)), _flops(config, B, T), {}
+    )
+
+
+def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) -> Program:
+    P, G, S, T = settings.prompts, settings.group, shape.prompt, settings.max_new or shape.completion
+    rollout = _real((P, G, T))
+    batch = {
+        **_prompts(P, S), "tokens": _whole((P, G, T)), "mask": rollout, "advantages": _real((P, G)),
+        "sampler_logprobs": rollout,
+    }  # fmt: skip
+    beside = {"weights that sample": _bytes(_decoding(config, layouts.decode))}
+    if settings.kl_coefficient:
+        batch["reference_logprobs"] = rollout
+        beside["reference model"] = _bytes(_placed(_bfloat16(_model_params(config)), layouts.train, config))
+    loss = functools.partial(grpo_loss, _model(config, settings), settings.objective, settings.temperature)
+    lower = _training(config, settings, loss, batch, layouts.train, _model_params(config))
+    return Program("grpo step", lower, P * _flops(config, 1, S) + _flops(config, P * G, T, S), beside)
+
+
+def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layout) -> Program:
+    P, G, S, T = settings.prompts, settings.group, shape.prompt, shape.completion
+    batch = {
+        **_prompts(P, S), "tokens": _whole((P, G, T)), "lengths": _whole((P, G)), "labels": _real((P, G)),
+        "mask": _real((P, G)),
+    }  # fmt: skip
+    loss = functools.partial(meta_loss, _model(config, settings))
+    params = _model_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
+    flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
+    return Program("meta_rm step", _training(config, settings, loss, batch, layout, params), flops, {})
+
+
+def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None) -> list[Program]:
+    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'."""
+    P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
+    P += -P % layout.parts
+    S, R, N = shape.prompt, P * k, shape.completion
+    model, params = Gemma2(config), _decoding(config, layout)
+    rows = lambda shape, dtype: _placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
+    tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
+    prefilled = jax.eval_shape(functools.partial(prefill, model), params, tokens, lengths)
+    segment = layout.tree(segment_axes(prefilled.segment), prefilled.segment)
+    where = dataclasses.replace(
+        prefilled, segment=segment, hidden=rows(prefilled.hidden.shape, jnp.bfloat16).sharding, lengths=lengths.sharding
+    )
+    empty = jax.eval_shape(lambda: empty_segment(model, R, N, jnp.dtype(jnp.bfloat16)))
+    cache = _with(empty, layout.tree(segment_axes(empty), empty))
+    loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
+
+    def lower_prefill() -> Any:
+        with layout.active():
+            return jax.jit(functools.partial(prefill, model), out_shardings=where).lower(params, tokens, lengths)
+
+    def lower_decode() -> Any:
+        keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
+        with layout.active():
+            return jax.jit(loop, donate_argnames="cache").lower(params, _with(prefilled, where), cache, keys, active)
+
+    read = _bytes(params) + _bytes(_with(prefilled.segment, segment)) + _bytes(cache) / 2
+    beside = {"cache of the critiques": _bytes(cache)}
+    head = 2.0 * config.vocab_size * config.model_dim  # of a prompt's tokens the last alone is followed by a draw
+    return [
+        Program("prefill", lower_prefill, _flops(config, P, S) / 3 - head * P * (S - 1), beside),
+        Program("one token of every critique", lower_decode, _flops(config, R, 1, S + N // 2) / 3, {}, read),
+    ]
+
+
+def _training(
+    config: Gemma2Config, settings: Training, loss: Loss, batch: Params, layout: Layout, params: Params
+) -> Callable[[], Any]:
+    rows = next(iter(batch.values())).shape[0]
+    if rows % (layout.parts * settings.accumulate):
+        needed = f"{layout.parts} devices in {settings.accumulate} parts"
+        raise UserError(f"a batch of {rows} cannot be divided among {needed}; make it a multiple")
+    place, optimizer = Placement(layout, config), make_optimizer(settings)
+    trained: Params = params
+    frozen: Params = {}
+    names, merge = place.of(params), None
+    if settings.lora_rank:
+        trained, frozen = jax.eval_shape(lambda tree: lora.split(tree, settings.lora_rank, 0), params)
+        names, frozen = lora.names(names), _bfloat16(frozen)
+        merge = lambda frozen, trained: lora.merge(frozen, trained, settings.lora_alpha)  # noqa: E731
+    state = jax.eval_shape(
+        lambda trained, frozen: init_state(trained, optimizer, frozen=frozen, ema=settings.ema_decay > 0),
+        trained,
+        frozen,
+    )
+    places = place.state(state, optimizer, names)
+    step: Any = make_step(
+        loss, optimizer, accumulate=settings.accumulate, ema_decay=settings.ema_decay, merge=merge, places=places
+    )
+    placed = {name: _placed_rows(leaf, layout) for name, leaf in batch.items()}
+
+    def lower() -> Any:
+        with layout.active():
+            return step.lower(_with(state, places), placed)
+
+    return lower
+
+
+def _model(config: Gemma2Config, settings: Training) -> Gemma2:
+    """As `training_model`, for an accelerator."""
+    return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat)
+
+
+def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> float:
+    """Model FLOPs of training on rows of so many tokens after `before` others; forward alone is a third."""
+
+    def keys(window: int) -> int:
+        seen = (min(before + i + 1, window) for i in range(tokens))
+        return rows * sum(seen)
+
+    return training_flops(config, rows * tokens, keys(config.window), keys(before + tokens))
+
+
+def _model_params(config: Gemma2Config) -> Params:
+    return abstract_params(config)
+
+
+def _decoding(config: Gemma2Config, layout: Layout) -> Params:
+    return _placed(_bfloat16(_model_params(config)), layout, config)
+
+
+def _bfloat16(tree: Params) -> Params:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), tree)
+
+
+def _placed(params: Params, layout: Layout, config: Gemma2Config) -> Params:
+    return _with(params, layout.tree(parameter_axes(config, params), params))
+
+
+def _placed_rows(leaf: Any, layout: Layout) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.row_sharding)
+
+
+def _with(tree: Any, places: Any) -> Any:
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
+
+
+def _bytes(tree: Any) -> int:
+    """Bytes a device of placed leaves."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def _prompts(P: int, S: int) -> Params:
+    return {"prompt_tokens": _whole((P, S)), "prompt_lengths": _whole((P,))}
+
+
+def _whole(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _real(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

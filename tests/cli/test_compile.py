@@ -1,0 +1,45 @@
+"""`grm compile` on devices that are there, in the place of a TPU slice; and what it refuses."""
+
+import json
+
+import jax
+import pytest
+
+from grm_jax.parallel.chips import CHIPS, Chip
+
+JUDGE = ("--model", "tiny", "--step", "judge", "--prompt", 32, "--completion", 8, "--prompts", 8, "--k", 2)
+
+
+@pytest.fixture
+def slice_of(monkeypatch):
+    def put(chip):
+        monkeypatch.setattr("grm_jax.parallel.chips.topology", lambda name: (chip, jax.devices()))
+
+    put(CHIPS["v5e"])
+    return put
+
+
+def test_what_a_judge_takes_is_told_as_a_table_and_as_json(grm, slice_of):
+    code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
+    assert code == 0, error
+    assert "prefill on v5e:2x4" in out and "one token of every critique on v5e:2x4" in out and "of 16 GiB" in out
+    code, out, _ = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8", "--json")
+    prefill, token = json.loads(out)
+    assert code == 0 and prefill["name"] == "prefill"
+    assert token["total"] == token["arguments"] + token["outputs"] + token["temporaries"]
+    # Prompts are divided and nothing else: all that is exchanged is whether anything is left to do.
+    assert set(token["exchanges"]) == {"all-reduce"} and token["exchanges"]["all-reduce"] <= 8
+    assert token["seconds"] == max(token["arithmetic"], token["reading"], token["sending"])
+
+
+def test_what_does_not_fit_ends_with_exit_code_2(grm, slice_of):
+    slice_of(Chip(2**20, 1e12, 1e9, 1e9))
+    code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
+    assert code == 2 and "together" in out
+    assert error.startswith("grm compile: prefill: needs 0.0 GiB a chip, there are 0; use a larger slice")
+
+
+def test_mistakes_are_refused_in_one_line(refused):
+    assert "the kinds are v4, v5e, v5p, v6e" in refused("compile", *JUDGE, "--topology", "h100:8")
+    assert "Sft.steps not set" in refused("compile", "--step", "sft", "--topology", "v5e:2x2")
+    assert "--k must be at least 1" in refused("compile", *JUDGE[:-1], 0, "--topology", "v5e:2x2")
