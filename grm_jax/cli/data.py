@@ -1,4 +1,4 @@
-"""`grm data`: makes data sets."""
+"""`grm data`: makes data sets; `cli.overlap` compares them."""
 
 import argparse
 from typing import Any
@@ -13,10 +13,12 @@ and counted; docs/data.md lists the layouts."""
 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
+    from grm_jax.cli import overlap
+
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser(
-        "data", help="make data sets", description="Makes data sets.",
-        epilog=f"examples:\n{_ARENA}\n{_CONVERT}", formatter_class=raw,
+        "data", help="make data sets, and compare them", description="Makes data sets, and compares them.",
+        epilog=f"examples:\n{_ARENA}\n{_CONVERT}\n{overlap.EXAMPLE}", formatter_class=raw,
     )  # fmt: skip
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     arena = kinds.add_parser(
@@ -37,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     convert.add_argument("--layout", required=True, help="of the rows, such as skywork")
     convert.add_argument("--output", required=True, metavar="FILE", help="JSONL file")
     convert.set_defaults(run=run_convert)
+    overlap.add_parser(kinds)
 
 
 def run_arena(args: argparse.Namespace) -> int:
