@@ -1,6 +1,7 @@
 """`grm report`: votes again over a run's stored samples, at any k and under any policy, and shows a table."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ examples:
   grm report run --k 1,2,4,8 --vote majority
   grm report run --by domain --subsets 20
   grm report run --vote meta_topk --k-meta 4 --calibration-plot reliability.png
-  grm report run --plot scaling.png --json"""
+  grm report run --plot scaling.png --json
+  grm report run --items items.jsonl --html report.html --markdown report.md --figures report.json"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,6 +43,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--by", choices=["domain"], help="one table for each domain as well")
     parser.add_argument("--plot", metavar="FILE", help="write the scaling plot as PNG")
     parser.add_argument("--calibration-plot", metavar="FILE", help="write the meta scores' reliability plot as PNG")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write the judge report as one page, with all items to look through"
+    )
+    parser.add_argument("--markdown", metavar="FILE", help="write its tables as Markdown")
+    parser.add_argument("--figures", metavar="FILE", help="write its figures as JSON")
+    parser.add_argument("--items", metavar="FILE", help="the items that were judged, for the texts in these")
     parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -68,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     check_file("--judgements", args.judgements)
     check_file("--plot", args.plot)
     check_file("--calibration-plot", args.calibration_plot)
+    for option in ("html", "markdown", "figures"):
+        check_file(f"--{option}", getattr(args, option))
+    texts = _texts(args)
     judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
     if not judged:
         raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
@@ -88,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     calibrations = {name: calibration(critiques) for name, critiques in scored.items() if critiques.logits.size}
     if args.calibration_plot and "all" not in calibrations:
         raise UserError("--calibration-plot: no labelled item has meta scores; run `grm meta-score` first")
+    if args.html or args.markdown or args.figures:
+        _write_report(args, judged, ks, protocol, texts)
     if args.judgements:
         stored = (entry.judgement for entry in judged)
         voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
@@ -114,6 +127,53 @@ def run(args: argparse.Namespace) -> int:
         if name in calibrations:
             console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
     return 0
+
+
+def _texts(args: argparse.Namespace) -> dict[str, Any]:
+    """The items' texts by id; they must be those that were judged."""
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.judge.run_store import item_facts, load_store
+
+    if not args.items:
+        return {}
+    if not (args.html or args.markdown or args.figures):
+        raise UserError("--items: only --html, --markdown and --figures show texts; leave it out")
+    facts = load_store(Path(args.folder)).items
+    texts = {item.id: item for item in read_jsonl_items(args.items) if item.id in facts}
+    other = next((name for name, item in texts.items() if item_facts(item).digest != facts[name].digest), None)
+    if other:
+        raise UserError(f"{args.items}: item {other!r} had other texts when it was judged; give the items as they were")
+    return texts
+
+
+def _write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any]) -> None:
+    import json
+
+    from grm_jax.checkpoints.files import replacing
+    from grm_jax.evaluate.judge_page import to_html, to_markdown
+    from grm_jax.evaluate.judge_report import finite, judge_report
+    from grm_jax.judge.run_folder import read_identity
+    from grm_jax.judge.voting import vote
+    from grm_jax.spct.acceptance import accepted
+
+    identity = read_identity(Path(args.folder))
+    run = {name: identity[name] for name in ("model", "template", "seed")}
+    report = finite(judge_report(judged, ks, protocol, accepted, run=run, items=texts))
+    contents = {"figures": lambda: json.dumps(report, indent=1) + "\n", "markdown": lambda: to_markdown(report)}
+    if args.html:
+        k = max(ks)
+        voted = [
+            replace(entry, judgement=vote(
+                entry.judgement, policy=args.vote, k=k if entry.judgement.samples else None, k_meta=args.k_meta
+            ))
+            for entry in judged
+        ]  # fmt: skip
+        contents["html"] = lambda: to_html(report, voted, texts)
+    for option, make in contents.items():
+        if path := getattr(args, option):
+            with replacing(Path(path)) as temporary:
+                temporary.write_text(make(), encoding="utf-8")
 
 
 def _ks(text: str | None, available: int, least: float) -> list[int]:

@@ -1,0 +1,37 @@
+"""`grm report --html`, `--markdown` and `--figures`: the judge report of a stored run."""
+
+import json
+
+import pytest
+
+from grm_jax.data.jsonl import read_jsonl_items
+
+
+@pytest.fixture
+def run(grm, scripted, items, tmp_path):
+    code, _, error = grm("judge", "--model", scripted, "--input", items, "--output", tmp_path / "run", "--k", 4)
+    assert code == 0, error
+    return tmp_path / "run"
+
+
+def test_a_run_is_written_as_page_markdown_and_figures(grm, run, items, tmp_path):
+    files = {option: tmp_path / f"report.{option}" for option in ("html", "markdown", "figures")}
+    options = [part for option, path in files.items() for part in (f"--{option}", path)]
+    code, out, error = grm("report", run, *options, "--items", items)
+    assert code == 0 and "accuracy" in out, error
+    figures = json.loads(files["figures"].read_text())
+    assert [row["k"] for row in figures["accuracy"]["all"]] == [1, 2, 4]
+    assert figures["run"]["items"] == len(read_jsonl_items(items)) == 8
+    assert figures["length"] is not None
+    assert "| all | 8 |" in files["markdown"].read_text() and "<!doctype html>" in files["html"].read_text()
+    code, _, _ = grm("report", run, "--figures", files["figures"])  # without the texts
+    assert code == 0 and json.loads(files["figures"].read_text())["length"] is None
+
+
+def test_what_does_not_belong_to_the_run_is_refused(refused, run, items, tmp_path):
+    assert "only --html, --markdown and --figures show texts" in refused("report", run, "--items", items)
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text(items.read_text().replace("Is 3 odd?", "Is 3 even?"))
+    error = refused("report", run, "--html", tmp_path / "r.html", "--items", changed)
+    assert "item 'i3' had other texts when it was judged" in error and not (tmp_path / "r.html").exists()
+    assert "--html" in refused("report", run, "--html", tmp_path / "nowhere" / "r.html")
