@@ -45,12 +45,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     run = report["run"]
     lines = [f"# {run['model']}", "", f"{run['items']} items, {run['samples']} critiques each.", ""]
     for title, (head, rows) in tables(report).items():
-        lines += [
-            f"## {title}",
-            "",
-            *(f"| {' | '.join(_cell(x) for x in row)} |" for row in (head, ["---"] * len(head), *rows)),
-            "",
-        ]
+        table = [head, ["---"] * len(head), *rows]
+        lines += [f"## {title}", "", *(f"| {' | '.join(map(_cell, row))} |" for row in table), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -110,8 +106,8 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
     return found
 
 
-def _charts(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    charts = []
+def _charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    charts: list[dict[str, Any]] = []
     lines = [
         Series(name, [(r["k"], 100 * r["mean"]) for r in rows], [(100 * r["low"], 100 * r["high"]) for r in rows])
         for name, rows in list(report["accuracy"].items())[:_GROUPS_DRAWN] if rows

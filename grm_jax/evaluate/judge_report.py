@@ -7,8 +7,8 @@
     flips        share of pairs whose winner changes with the order they are shown in: mean, low, high, count
     length       points a critique gives a response more for each doubling of its length, within items
     scores       counts of the scores 1 to 10: of the labelled responses, of the others, of all where nothing is labelled
-    signal       right: probability that a critique scores the labelled response above another, ties half; agree: that two critiques of
-                 an item name the same winner
+    signal       right: probability that a critique scores the labelled response above another, ties half; agree: that two
+                 critiques of an item name the same winner
     principles   how many a critique states, and how many times each of the most frequent is stated
     meta         calibration of meta scores
     cost         tokens a critique (mean, median, 90% below, most), tokens and seconds a judgement for each k

@@ -1,15 +1,16 @@
 """Small charts as SVG that takes its colours from the page it stands in: light and dark are the page's business.
 
-Everything drawn has a class (`axis`, `grid`, `line-0`, `band-0`, `bar-0`, ...) and no colour of its own; every mark has a title that a
+Everything drawn has a class (`grid`, `line-0`, `band-0`, `bar-0`, ...) and no colour of its own; every mark has a title that a
 pointer shows. Text that comes from outside is escaped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 460, 260
+Place = Callable[[float, float], tuple[float, float]]  # from values to the drawing's coordinates
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
 
 
@@ -94,7 +95,7 @@ def reliability_chart(points: Sequence[tuple[float, float, int]]) -> str:
     return _svg(parts, "how often critiques are right against the probability that the meta model states")
 
 
-def _places(xs: tuple[float, float], ys: tuple[float, float]):  # type: ignore[no-untyped-def]
+def _places(xs: tuple[float, float], ys: tuple[float, float]) -> Place:
     across, up = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -115,7 +116,7 @@ def _step(span: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 
-def _y_ticks(low: float, high: float, place):  # type: ignore[no-untyped-def]
+def _y_ticks(low: float, high: float, place: Place) -> Iterator[str]:
     step = _step(high - low)
     for i in range(round((high - low) / step) + 1):
         value = low + i * step
@@ -125,10 +126,11 @@ def _y_ticks(low: float, high: float, place):  # type: ignore[no-untyped-def]
 
 
 def _frame(x_label: str, y_label: str) -> str:
-    middle = _TOP + (HEIGHT - _TOP - _BOTTOM) / 2
+    across, middle = (WIDTH + _LEFT) / 2, _TOP + (HEIGHT - _TOP - _BOTTOM) / 2
+    turned = f'x="12" y="{middle:.0f}" transform="rotate(-90 12 {middle:.0f})"'
     return (
-        f'<text class="label" x="{(WIDTH + _LEFT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text class="label" x="12" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 12 {middle:.0f})">{escape(y_label)}</text>'
+        f'<text class="label" text-anchor="middle" x="{across:.0f}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
+        f'<text class="label" text-anchor="middle" {turned}>{escape(y_label)}</text>'
     )
 
 

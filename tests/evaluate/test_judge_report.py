@@ -128,17 +128,9 @@ def test_charts_show_every_point_and_escape_names():
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=8000",
-    "--dump-dom",
-]
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--virtual-time-budget=8000", "--dump-dom",
+]  # fmt: skip
 
 
 def in_browser(text, script, tmp_path):
@@ -159,7 +151,8 @@ def test_the_page_in_a_browser(tmp_path):
     document = in_browser(
         to_html(report, entries, texts),
         """
-        const key = (name, target) => (target || document.body).dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
+        const pressed = (name) => new KeyboardEvent("keydown", {key: name, bubbles: true});
+        const key = (name, target) => (target || document.body).dispatchEvent(pressed(name));
         const say = (name) => document.body.setAttribute(name, document.querySelector("#detail h3").textContent);
         const list = document.getElementById("list");
         document.body.setAttribute("data-rows", document.querySelectorAll(".row").length);
