@@ -37,12 +37,13 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, unit: st
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{x:g}</text>')
     for number, one in enumerate(series):
         if one.bands:
-            upper = [place(math.log2(x), top) for (x, _), (_, top) in zip(one.points, one.bands, strict=True)]
-            lower = [place(math.log2(x), base) for (x, _), (base, _) in zip(one.points, one.bands, strict=True)]
+            xs_of = [x for x, _ in one.points]
+            upper = [place(math.log2(x), band[1]) for x, band in zip(xs_of, one.bands, strict=True)]
+            lower = [place(math.log2(x), band[0]) for x, band in zip(xs_of, one.bands, strict=True)]
             parts.append(f'<polygon class="band-{number}" points="{_points([*upper, *lower[::-1]])}"/>')
-        at = [place(math.log2(x), y) for x, y in one.points]
-        parts.append(f'<polyline class="line-{number}" points="{_points(at)}"/>')
-        for (px, py), (x, y) in zip(at, one.points, strict=True):
+        dots = [place(math.log2(x), y) for x, y in one.points]
+        parts.append(f'<polyline class="line-{number}" points="{_points(dots)}"/>')
+        for (px, py), (x, y) in zip(dots, one.points, strict=True):
             title = f"{escape(one.name)}, {x:g}: {y:.1f}{unit}"
             parts.append(
                 f'<circle class="dot-{number}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"><title>{title}</title></circle>'
