@@ -14,6 +14,7 @@ examples:
   grm report run
   grm report run --k 1,2,4,8 --vote majority
   grm report run --by domain --subsets 20
+  grm report run_of_one_judge run_of_another --k 1,8
   grm report run --vote meta_topk --k-meta 4 --calibration-plot reliability.png
   grm report run --plot scaling.png --json
   grm report run --items items.jsonl --html report.html --markdown report.md --figures report.json"""
@@ -26,6 +27,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
+    parser.add_argument(
+        "other", nargs="?", metavar="RUN", help="another on the same items: the two are compared, paired"
+    )
     parser.add_argument("--k", metavar="K,K,...", help="numbers of samples (default: powers of two up to all)")
     parser.add_argument(
         "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
@@ -90,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         note = f"items have {min(counts)} to {max(counts)} samples: the table stops at {min(counts)}; run `grm judge` to the end"
         print(f"{args.folder}: {note}", file=sys.stderr)
     ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
+    if args.other:
+        return _compare(args, judged, ks, protocol)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -126,6 +132,43 @@ def run(args: argparse.Namespace) -> int:
         console.print(to_rich(report))
         if name in calibrations:
             console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
+    return 0
+
+
+def _compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any) -> int:
+    """Prints what the other run's judge is right more often by."""
+    import dataclasses
+    import json
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from grm_jax.errors import UserError
+    from grm_jax.evaluate.comparison import compare
+    from grm_jax.judge.run_folder import read_run
+
+    alone = ("plot", "calibration_plot", "html", "markdown", "figures", "judgements", "items")
+    given = next((name for name in alone if getattr(args, name)), None)
+    if given:
+        raise UserError(f"--{given.replace('_', '-')} is of one run; leave it out, or the second run")
+    other = read_run(args.other, report=lambda message: print(message, file=sys.stderr))
+    groups = {"all": judged}
+    if args.by:
+        groups |= {name: [e for e in judged if (e.domain or "-") == name] for name in {e.domain or "-" for e in judged}}
+    found = {name: compare(members, other, ks, protocol) for name, members in groups.items()}
+    if args.json:
+        print(json.dumps({name: [dataclasses.asdict(row) for row in rows] for name, rows in found.items()}, indent=1))
+        return 0
+    console, first, second = Console(), Path(args.folder).name, Path(args.other).name
+    for name, rows in sorted(found.items(), key=lambda pair: (pair[0] != "all", pair[0])):
+        title = f"{name}: {rows[0].difference.count} items judged in both runs" if rows else name
+        table = Table("k", f"{first} (%)", f"{second} (%)", f"{second} less {first}", title=title, title_justify="left")
+        for row in rows:
+            points = [f"{100 * e.mean:.1f}" for e in (row.first, row.second)]
+            low, high = (f"{100 * end:+.1f}" for end in (row.difference.low, row.difference.high))
+            table.add_row(str(row.k), *points, f"{100 * row.difference.mean:+.1f} ({low} to {high})")
+        console.print(table)
     return 0
 
 

@@ -35,3 +35,19 @@ def test_what_does_not_belong_to_the_run_is_refused(refused, run, items, tmp_pat
     error = refused("report", run, "--html", tmp_path / "r.html", "--items", changed)
     assert "item 'i3' had other texts when it was judged" in error and not (tmp_path / "r.html").exists()
     assert "--html" in refused("report", run, "--html", tmp_path / "nowhere" / "r.html")
+
+
+def test_two_runs_are_compared_item_by_item(grm, refused, scripted, items, run, tmp_path):
+    code, _, error = grm(
+        "judge", "--model", scripted, "--input", items, "--output", tmp_path / "b", "--k", 4, "--seed", 1
+    )
+    assert code == 0, error
+    code, out, error = grm("report", run, tmp_path / "b", "--k", "1,4")
+    assert code == 0 and "b less run" in out and "all: 8 items judged in both runs" in out, error
+    code, out, _ = grm("report", run, tmp_path / "b", "--k", "1,4", "--json")
+    rows = json.loads(out)["all"]
+    assert [row["k"] for row in rows] == [1, 4]
+    assert all(row["difference"]["mean"] == pytest.approx(row["second"]["mean"] - row["first"]["mean"]) for row in rows)
+    code, out, _ = grm("report", run, run, "--k", "4", "--json")
+    assert json.loads(out)["all"][0]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "count": 8}
+    assert "--html is of one run" in refused("report", run, run, "--html", tmp_path / "r.html")
