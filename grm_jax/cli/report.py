@@ -1,7 +1,6 @@
 """`grm report`: votes again over a run's stored samples, at any k and under any policy, and shows a table."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ examples:
   grm report run --k 1,2,4,8 --vote majority
   grm report run --by domain --subsets 20
   grm report run_of_one_judge run_of_another --k 1,8
+  grm report run --items items.jsonl --weaknesses my-model
   grm report run --vote meta_topk --k-meta 4 --calibration-plot reliability.png
   grm report run --plot scaling.png --json
   grm report run --items items.jsonl --html report.html --markdown report.md --figures report.json"""
@@ -53,6 +53,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--markdown", metavar="FILE", help="write its tables as Markdown")
     parser.add_argument("--figures", metavar="FILE", help="write its figures as JSON")
     parser.add_argument("--items", metavar="FILE", help="the items that were judged, for the texts in these")
+    parser.add_argument(
+        "--weaknesses", metavar="NAME", help="on what principles the responses of NAME lose, by meta.sources of --items"
+    )
     parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -67,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grm_jax.cli.outputs import check_file
+    from grm_jax.cli.report_page import read_texts, write_report
+    from grm_jax.cli.report_sides import compare, weaknesses
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import judgement_to_json
     from grm_jax.errors import UserError
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     check_file("--calibration-plot", args.calibration_plot)
     for option in ("html", "markdown", "figures"):
         check_file(f"--{option}", getattr(args, option))
-    texts = _texts(args)
+    texts = read_texts(args)
     judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
     if not judged:
         raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
@@ -95,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.folder}: {note}", file=sys.stderr)
     ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
     if args.other:
-        return _compare(args, judged, ks, protocol)
+        return compare(args, judged, ks, protocol)
+    if args.weaknesses:
+        return weaknesses(args, judged, texts)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -106,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibration_plot and "all" not in calibrations:
         raise UserError("--calibration-plot: no labelled item has meta scores; run `grm meta-score` first")
     if args.html or args.markdown or args.figures:
-        _write_report(args, judged, ks, protocol, texts)
+        write_report(args, judged, ks, protocol, texts)
     if args.judgements:
         stored = (entry.judgement for entry in judged)
         voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
@@ -133,90 +140,6 @@ def run(args: argparse.Namespace) -> int:
         if name in calibrations:
             console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
     return 0
-
-
-def _compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any) -> int:
-    """Prints what the other run's judge is right more often by."""
-    import dataclasses
-    import json
-    import sys
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from grm_jax.errors import UserError
-    from grm_jax.evaluate.comparison import compare
-    from grm_jax.judge.run_folder import read_run
-
-    alone = ("plot", "calibration_plot", "html", "markdown", "figures", "judgements", "items")
-    given = next((name for name in alone if getattr(args, name)), None)
-    if given:
-        raise UserError(f"--{given.replace('_', '-')} is of one run; leave it out, or the second run")
-    other = read_run(args.other, report=lambda message: print(message, file=sys.stderr))
-    groups = {"all": judged}
-    if args.by:
-        groups |= {name: [e for e in judged if (e.domain or "-") == name] for name in {e.domain or "-" for e in judged}}
-    found = {name: compare(members, other, ks, protocol) for name, members in groups.items()}
-    if args.json:
-        print(json.dumps({name: [dataclasses.asdict(row) for row in rows] for name, rows in found.items()}, indent=1))
-        return 0
-    console, first, second = Console(), Path(args.folder).name, Path(args.other).name
-    for name, rows in sorted(found.items(), key=lambda pair: (pair[0] != "all", pair[0])):
-        title = f"{name}: {rows[0].difference.count} items judged in both runs" if rows else name
-        table = Table("k", f"{first} (%)", f"{second} (%)", f"{second} less {first}", title=title, title_justify="left")
-        for row in rows:
-            points = [f"{100 * e.mean:.1f}" for e in (row.first, row.second)]
-            low, high = (f"{100 * end:+.1f}" for end in (row.difference.low, row.difference.high))
-            table.add_row(str(row.k), *points, f"{100 * row.difference.mean:+.1f} ({low} to {high})")
-        console.print(table)
-    return 0
-
-
-def _texts(args: argparse.Namespace) -> dict[str, Any]:
-    """The items' texts by id; they must be those that were judged."""
-    from grm_jax.data.jsonl import read_jsonl_items
-    from grm_jax.errors import UserError
-    from grm_jax.judge.run_store import item_facts, load_store
-
-    if not args.items:
-        return {}
-    if not (args.html or args.markdown or args.figures):
-        raise UserError("--items: only --html, --markdown and --figures show texts; leave it out")
-    facts = load_store(Path(args.folder)).items
-    texts = {item.id: item for item in read_jsonl_items(args.items) if item.id in facts}
-    other = next((name for name, item in texts.items() if item_facts(item).digest != facts[name].digest), None)
-    if other:
-        raise UserError(f"{args.items}: item {other!r} had other texts when it was judged; give the items as they were")
-    return texts
-
-
-def _write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any]) -> None:
-    import json
-
-    from grm_jax.checkpoints.files import replacing
-    from grm_jax.evaluate.judge_page import to_html, to_markdown
-    from grm_jax.evaluate.judge_report import finite, judge_report
-    from grm_jax.judge.run_folder import read_identity
-    from grm_jax.judge.voting import vote
-    from grm_jax.spct.acceptance import accepted
-
-    identity = read_identity(Path(args.folder))
-    run = {name: identity[name] for name in ("model", "template", "seed")}
-    report = finite(judge_report(judged, ks, protocol, accepted, run=run, items=texts))
-    contents = {"figures": lambda: json.dumps(report, indent=1) + "\n", "markdown": lambda: to_markdown(report)}
-    if args.html:
-        k = max(ks)
-        voted = [
-            replace(entry, judgement=vote(
-                entry.judgement, policy=args.vote, k=k if entry.judgement.samples else None, k_meta=args.k_meta
-            ))
-            for entry in judged
-        ]  # fmt: skip
-        contents["html"] = lambda: to_html(report, voted, texts)
-    for option, make in contents.items():
-        if path := getattr(args, option):
-            with replacing(Path(path)) as temporary:
-                temporary.write_text(make(), encoding="utf-8")
 
 
 def _ks(text: str | None, available: int, least: float) -> list[int]:

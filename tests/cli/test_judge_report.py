@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from grm_jax.data.jsonl import read_jsonl_items
+from grm_jax.data.jsonl import read_jsonl_items, write_jsonl
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_run_is_written_as_page_markdown_and_figures(grm, run, items, tmp_path
 
 
 def test_what_does_not_belong_to_the_run_is_refused(refused, run, items, tmp_path):
-    assert "only --html, --markdown and --figures show texts" in refused("report", run, "--items", items)
+    assert "only --html, --markdown, --figures and --weaknesses need it" in refused("report", run, "--items", items)
     changed = tmp_path / "changed.jsonl"
     changed.write_text(items.read_text().replace("Is 3 odd?", "Is 3 even?"))
     error = refused("report", run, "--html", tmp_path / "r.html", "--items", changed)
@@ -51,3 +51,21 @@ def test_two_runs_are_compared_item_by_item(grm, refused, scripted, items, run, 
     code, out, _ = grm("report", run, run, "--k", "4", "--json")
     assert json.loads(out)["all"][0]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "count": 8}
     assert "--html is of one run" in refused("report", run, run, "--html", tmp_path / "r.html")
+
+
+def test_a_side_that_loses_is_told_by_the_items_sources(grm, refused, scripted, items, tmp_path):
+    changed = tmp_path / "sided.jsonl"
+    objects = [json.loads(line) for line in items.read_text().splitlines()]
+    write_jsonl(changed, [{**item, "meta": {"sources": ["mine", "theirs"]}} for item in objects])
+    code, _, error = grm("judge", "--model", scripted, "--input", changed, "--output", tmp_path / "run", "--k", 4)
+    assert code == 0, error
+    code, out, error = grm("report", tmp_path / "run", "--items", changed, "--weaknesses", "mine")
+    assert code == 0 and "mine wins" in out and "of 8 items" in out, error
+    shares = [
+        json.loads(grm("report", tmp_path / "run", "--items", changed, "--weaknesses", name, "--json")[1])["all"][
+            "mean"
+        ]
+        for name in ("mine", "theirs")
+    ]
+    assert sum(shares) == pytest.approx(1)
+    assert "no item names it among its sources" in refused("report", tmp_path / "run", "--weaknesses", "mine")

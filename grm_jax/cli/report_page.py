@@ -1,0 +1,53 @@
+"""What `grm report` writes to files: the judge report as a page, as Markdown, as figures."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def read_texts(args: argparse.Namespace) -> dict[str, Any]:
+    """The items' texts by id; they must be those that were judged."""
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.judge.run_store import item_facts, load_store
+
+    if not args.items:
+        return {}
+    if not (args.html or args.markdown or args.figures or args.weaknesses):
+        raise UserError("--items: only --html, --markdown, --figures and --weaknesses need it; leave it out")
+    facts = load_store(Path(args.folder)).items
+    texts = {item.id: item for item in read_jsonl_items(args.items) if item.id in facts}
+    other = next((name for name, item in texts.items() if item_facts(item).digest != facts[name].digest), None)
+    if other:
+        raise UserError(f"{args.items}: item {other!r} had other texts when it was judged; give the items as they were")
+    return texts
+
+
+def write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any]) -> None:
+    import json
+
+    from grm_jax.checkpoints.files import replacing
+    from grm_jax.evaluate.judge_page import to_html, to_markdown
+    from grm_jax.evaluate.judge_report import finite, judge_report
+    from grm_jax.judge.run_folder import read_identity
+    from grm_jax.judge.voting import vote
+    from grm_jax.spct.acceptance import accepted
+
+    identity = read_identity(Path(args.folder))
+    run = {name: identity[name] for name in ("model", "template", "seed")}
+    report = finite(judge_report(judged, ks, protocol, accepted, run=run, items=texts))
+    contents = {"figures": lambda: json.dumps(report, indent=1) + "\n", "markdown": lambda: to_markdown(report)}
+    if args.html:
+        k = max(ks)
+        voted = [
+            replace(entry, judgement=vote(
+                entry.judgement, policy=args.vote, k=k if entry.judgement.samples else None, k_meta=args.k_meta
+            ))
+            for entry in judged
+        ]  # fmt: skip
+        contents["html"] = lambda: to_html(report, voted, texts)
+    for option, make in contents.items():
+        if path := getattr(args, option):
+            with replacing(Path(path)) as temporary:
+                temporary.write_text(make(), encoding="utf-8")
