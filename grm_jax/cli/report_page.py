@@ -25,6 +25,7 @@ def read_texts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any]) -> None:
+    """Writes the files that were asked for."""
     import json
 
     from grm_jax.checkpoints.files import replacing
