@@ -81,7 +81,7 @@ class Gemma2Config:
 PRESETS = {
     "tiny": Gemma2Config(
         vocab_size=416, model_dim=128, mlp_dim=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, window=64,
-        query_pre_attn_scalar=48, attention_soft_cap=20.0, final_soft_cap=15.0, max_length=256,
+        query_pre_attn_scalar=48, attention_soft_cap=20.0, final_soft_cap=15.0, max_length=320,
     ),
     "2b": Gemma2Config(
         vocab_size=256_000, model_dim=2304, mlp_dim=9216, num_layers=26, num_heads=8, num_kv_heads=4, head_dim=256
