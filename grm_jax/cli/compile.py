@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     layouts = make_layouts(configure.make(TrainMesh), configure.make(DecodeMesh), devices)
     shape = Shape(args.prompt, args.completion, args.prompts, args.k)
     found = []
-    for program in programs(args.step, config, settings, shape, layouts):
+    for program in programs(config, settings, shape, layouts):
         each = compile_program(
             program.name, program.lower(), chip, flops=program.flops / len(devices), beside=program.beside,
             read=program.read,

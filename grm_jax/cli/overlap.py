@@ -109,6 +109,7 @@ def _figures(found: Any) -> dict[str, int]:
 
 def _table(figures: dict[str, dict[str, int]], words: int) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"Questions that share {words} words in a row with the training set", title_justify="left")
     table.caption = "prompt, responses, either: % of the questions; half: % that share half of their runs or more"
@@ -118,5 +119,5 @@ def _table(figures: dict[str, dict[str, int]], words: int) -> Any:
     for group, row in figures.items():
         total = row["questions"]
         shares = [f"{100 * row[name] / total:.1f}" for name in ("prompt", "responses", "either", "half")]
-        table.add_row(group, str(total), *shares, str(row["too_short"]))
+        table.add_row(Text(group), str(total), *shares, str(row["too_short"]))
     return table

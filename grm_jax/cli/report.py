@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
     if args.other:
         return compare(args, judged, ks, protocol)
-    if args.weaknesses:
-        return weaknesses(args, judged, texts)
+    if args.html or args.markdown or args.figures:
+        write_report(args, judged, ks, protocol, texts)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -112,8 +112,6 @@ def run(args: argparse.Namespace) -> int:
     calibrations = {name: calibration(critiques) for name, critiques in scored.items() if critiques.logits.size}
     if args.calibration_plot and "all" not in calibrations:
         raise UserError("--calibration-plot: no labelled item has meta scores; run `grm meta-score` first")
-    if args.html or args.markdown or args.figures:
-        write_report(args, judged, ks, protocol, texts)
     if args.judgements:
         stored = (entry.judgement for entry in judged)
         voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
@@ -126,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         from grm_jax.evaluate.reliability_plot import save_reliability_plot
 
         save_reliability_plot(args.calibration_plot, calibrations["all"])
+    if args.weaknesses:
+        return weaknesses(args, judged, texts)
     if args.json:
         objects = {name: to_json(report) for name, report in reports.items()}
         for name, figures in calibrations.items():

@@ -13,6 +13,7 @@ def compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any)
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from grm_jax.errors import UserError
     from grm_jax.evaluate.comparison import compare as compared
@@ -33,7 +34,10 @@ def compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any)
     console, first, second = Console(), Path(args.folder).name, Path(args.other).name
     for name, rows in sorted(found.items(), key=lambda pair: (pair[0] != "all", pair[0])):
         title = f"{name}: {rows[0].difference.count} items judged in both runs" if rows else name
-        table = Table("k", f"{first} (%)", f"{second} (%)", f"{second} less {first}", title=title, title_justify="left")
+        head = ("k", f"{first} (%)", f"{second} (%)", f"{second} less {first}")
+        table = Table(title=Text(title), title_justify="left")
+        for column in head:
+            table.add_column(Text(column))
         for row in rows:
             points = [f"{100 * e.mean:.1f}" for e in (row.first, row.second)]
             low, high = (f"{100 * end:+.1f}" for end in (row.difference.low, row.difference.high))
@@ -49,6 +53,7 @@ def weaknesses(args: argparse.Namespace, judged: Any, texts: dict[str, Any]) -> 
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from grm_jax.errors import UserError
     from grm_jax.evaluate.weaknesses import standings
@@ -75,10 +80,10 @@ def weaknesses(args: argparse.Namespace, judged: Any, texts: dict[str, Any]) -> 
         )
 
     table = Table("principle", "items", "critiques", "wins (%)", "more than without it (points)", title_justify="left")
-    table.title = f"{args.weaknesses} wins {percent(whole)}% of {whole.count if whole else 0} items"
+    table.title = Text(f"{args.weaknesses} wins {percent(whole)}% of {whole.count if whole else 0} items")
     for each in found:
         cells = [str(each.won.count), str(each.critiques), percent(each.won), percent(each.difference, "+.1f")]
-        table.add_row(each.principle, *cells)
+        table.add_row(Text(each.principle), *cells)
     Console().print(table)
     if not found:
         print("no principle is stated in ten items or more")

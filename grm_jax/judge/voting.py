@@ -144,7 +144,7 @@ def guided_count(k_meta: float | None, voters: np.ndarray) -> np.ndarray:
 
 def fits(k_meta: float, k: int) -> bool:
     """Whether a guided vote on k samples can have this `k_meta`: a share above 0, or a whole number from 1 to k."""
-    return 0 < k_meta < 1 or (k_meta == int(k_meta) and 1 <= k_meta <= k)
+    return 0 < k_meta < 1 or (float(k_meta).is_integer() and 1 <= k_meta <= k)
 
 
 def fitting(k: int) -> str:

@@ -30,8 +30,6 @@ from grm_jax.train.speed import training_flops
 from grm_jax.train.step import Loss, Params, init_state, make_step
 from grm_jax.train.training import Training
 
-STEPS = ("sft", "grpo", "meta_rm", "judge")
-
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -69,15 +67,12 @@ class Program:
     read: float = 0.0
 
 
-def programs(
-    step: str, config: Gemma2Config, settings: Training | None, shape: Shape, layouts: Layouts
-) -> list[Program]:
+def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layouts: Layouts) -> list[Program]:
     """The programs of a stage: one for each that is compiled.
 
     Args:
-        step: one of `STEPS`.
         config: the model's shape.
-        settings: Sft, Grpo or MetaRm; None for "judge".
+        settings: Sft, Grpo or MetaRm, whose step it is; None for a judge.
         shape: the other sizes.
         layouts: of meshes whose devices may be those of a topology.
 
@@ -90,7 +85,6 @@ def programs(
         return [_grpo(config, settings, shape, layouts), *_judge(config, shape, layouts.decode, settings)]
     if isinstance(settings, MetaRm):
         return [_meta_rm(config, settings, shape, layouts.train)]
-    assert step == "judge"
     return _judge(config, shape, layouts.decode)
 
 
@@ -99,7 +93,7 @@ def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
     batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
     loss = functools.partial(sft_loss, _model(config, settings))
     return Program(
-        "sft step", _training(config, settings, loss, batch, layout, _model_params(config)), _flops(config, B, T), {}
+        "sft step", _training(config, settings, loss, batch, layout, abstract_params(config)), _flops(config, B, T), {}
     )
 
 
@@ -113,9 +107,9 @@ def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) 
     beside = {"weights that sample": _bytes(_decoding(config, layouts.decode))}
     if settings.kl_coefficient:
         batch["reference_logprobs"] = rollout
-        beside["reference model"] = _bytes(_placed(_bfloat16(_model_params(config)), layouts.train, config))
+        beside["reference model"] = _bytes(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
     loss = functools.partial(grpo_loss, _model(config, settings), settings.objective, settings.temperature)
-    lower = _training(config, settings, loss, batch, layouts.train, _model_params(config))
+    lower = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
     return Program("grpo step", lower, P * _flops(config, 1, S) + _flops(config, P * G, T, S), beside)
 
 
@@ -126,7 +120,7 @@ def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layou
         "mask": _real((P, G)),
     }  # fmt: skip
     loss = functools.partial(meta_loss, _model(config, settings))
-    params = _model_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
+    params = abstract_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
     flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
     return Program("meta_rm step", _training(config, settings, loss, batch, layout, params), flops, {})
 
@@ -214,12 +208,8 @@ def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> flo
     return training_flops(config, rows * tokens, keys(config.window), keys(before + tokens))
 
 
-def _model_params(config: Gemma2Config) -> Params:
-    return abstract_params(config)
-
-
 def _decoding(config: Gemma2Config, layout: Layout) -> Params:
-    return _placed(_bfloat16(_model_params(config)), layout, config)
+    return _placed(_bfloat16(abstract_params(config)), layout, config)
 
 
 def _bfloat16(tree: Params) -> Params:

@@ -38,7 +38,7 @@ class Saver:
         """`folder` is that of the checkpoints; made if it is not there."""
         self._folder = folder
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[Path] | None = None
+        self._pending: Future[None] | None = None
 
     def __enter__(self) -> "Saver":
         return self
@@ -73,14 +73,7 @@ class Saver:
             pending.result()
 
 
-def save(folder: Path, state: TrainState, source: dict[str, Any]) -> Path:
-    """Saves a checkpoint and waits for it; as `Saver`."""
-    with Saver(folder) as saver:
-        saver.save(state, source)
-    return folder / str(int(state.step))
-
-
-def _write(folder: Path, step: int, leaves: dict[str, np.ndarray], source: dict[str, Any]) -> Path:
+def _write(folder: Path, step: int, leaves: dict[str, np.ndarray], source: dict[str, Any]) -> None:
     """Writes a checkpoint, and removes all but it and the one before."""
     final = folder / str(step)
     temporary = folder / f".{final.name}.tmp"
@@ -102,7 +95,6 @@ def _write(folder: Path, step: int, leaves: dict[str, np.ndarray], source: dict[
     except (OSError, ValueError) as error:  # TensorStore raises ValueError on a full disk
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{final}: cannot be written: {reason}; make room there") from error
-    return final
 
 
 def steps(folder: Path) -> list[int]:

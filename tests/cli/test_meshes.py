@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from grm_jax.train.checkpointing import Saver
+
 SFT = (
     "--gin.Sft.steps=4",
     "--gin.Sft.rows=8",
@@ -43,19 +45,18 @@ def test_training_goes_on_on_another_mesh(grm, judge_folder, tmp_path, monkeypat
 
     def train(name, *mesh, stop=None):
         if stop:
-            monkeypatch.setattr("grm_jax.train.checkpointing.save", stopping(stop))
+            monkeypatch.setattr("grm_jax.train.checkpointing.Saver.save", stopping(stop))
         code, _, error = grm("train", "sft", "--model", judge_folder, *SFT, *mesh, "--output", tmp_path / name)
         monkeypatch.undo()
         return code, error
 
     def stopping(step):
-        from grm_jax.train.checkpointing import save
+        real = Saver.save
 
-        def stopped(folder, state, source):
-            path = save(folder, state, source)
+        def stopped(saver, state, source):
+            real(saver, state, source)
             if int(state.step) == step:
                 raise KeyboardInterrupt
-            return path
 
         return stopped
 

@@ -46,3 +46,12 @@ def test_what_is_wrong_is_told_in_one_line(refused, tmp_path):
     assert "--words must be at least 1" in refused(*given, "--input", items, "--words", 0)
     assert "nothing.jsonl" in refused("data", "overlap", "--train", tmp_path / "nothing.jsonl", "--input", items)
     assert "--benchmark" in refused(*given, "--benchmark", "nonesuch")
+
+
+def test_what_stands_in_brackets_is_no_markup(grm, tmp_path):
+    items, train = files(tmp_path)
+    items.write_text(
+        items.read_text().replace('"domain":"x"', '"domain":"[/x]"').replace('"domain": "x"', '"domain": "[/x]"')
+    )
+    code, out, error = grm("data", "overlap", "--train", train, "--input", items)
+    assert code == 0 and "[/x]" in out, error

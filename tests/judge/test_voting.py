@@ -200,6 +200,8 @@ def test_ties_fall_evenly_over_items():
         ({"k": 0}, "k = 0 is asked; use 1..3"),
         ({"policy": "meta_topk", "k": 2, "k_meta": 3}, "k_meta = 3 does not fit k = 2; use 1..2"),
         ({"policy": "meta_topk", "k_meta": 0}, "k_meta = 0 does not fit k = 3"),
+        ({"policy": "meta_topk", "k_meta": math.nan}, "k_meta = nan does not fit k = 3"),
+        ({"policy": "meta_topk", "k_meta": math.inf}, "k_meta = inf does not fit k = 3"),
         (
             {"policy": "meta_topk", "k_meta": 1.5},
             "k_meta = 1.5 does not fit k = 3; use 1..3, or a share between 0 and 1",

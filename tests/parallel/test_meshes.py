@@ -5,9 +5,7 @@ import math
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -27,6 +25,7 @@ from grm_jax.train.placement import Placement, placement
 from grm_jax.train.sft import Sft
 from grm_jax.train.step import init_state, make_step
 from tests.shapes import random_params
+from tests.train.toy import recorder
 
 SHAPE = Gemma2Config(
     vocab_size=104, model_dim=32, mlp_dim=48, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=6, window=7,
@@ -39,13 +38,6 @@ MESHES = [
 ]
 P, G, S, T = 8, 2, 9, 6
 GRPO = Grpo(steps=1, prompts=P, group=G, temperature=0.7, max_new=T)
-
-
-@functools.cache
-def recorder():
-    """An optimizer that changes nothing; its state is the gradient it was given."""
-    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-    return optax.GradientTransformation(zeros, lambda gradients, state, params: (zeros(gradients), gradients))
 
 
 def sft_batch():

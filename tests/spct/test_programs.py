@@ -37,7 +37,7 @@ def layouts():
 
 def compiled(step, settings=None):
     found = []
-    for program in programs(step, CONFIG, settings or SETTINGS[step], SHAPE, layouts()):
+    for program in programs(CONFIG, settings or SETTINGS[step], SHAPE, layouts()):
         sizes = {"flops": program.flops / 8, "beside": program.beside, "read": program.read}
         found.append(compile_program(program.name, program.lower(), CHIP, **sizes))
     return found
@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused():
         check_fits(found, CHIPS["v5e"].__class__(1.0, 1.0, 1.0, 1.0))
     check_fits(found, CHIP)
     with pytest.raises(UserError, match="a batch of 6 cannot be divided among 4 devices in 1 parts"):
-        programs("sft", CONFIG, Sft(steps=1, rows=6), SHAPE, layouts())
+        programs(CONFIG, Sft(steps=1, rows=6), SHAPE, layouts())
 
 
 class TooLarge:
@@ -103,7 +103,7 @@ def test_the_27b_judge_fits_on_sixteen_small_chips():
     pytest.importorskip("libtpu", reason="needs libtpu")
     chip, devices = topology("v5e:4x4")
     made = make_layouts(TrainMesh(), DecodeMesh(tensor=16), devices)
-    for program in programs("judge", PRESETS["27b"], None, Shape(), made):
+    for program in programs(PRESETS["27b"], None, Shape(), made):
         sizes = {"flops": program.flops / 16, "beside": program.beside, "read": program.read}
         found = compile_program(program.name, program.lower(), chip, **sizes)
         check_fits(found, chip)

@@ -13,7 +13,7 @@ import pytest
 
 from grm_jax.errors import UserError
 from grm_jax.train import checkpointing
-from grm_jax.train.checkpointing import restore, save, steps
+from grm_jax.train.checkpointing import Saver, restore, steps
 from grm_jax.train.step import init_state
 from tests.train.toy import assert_equal_trees, copied, toy_params
 
@@ -22,6 +22,12 @@ OPTIMIZER = optax.adamw(0.1)
 
 def fresh(params=None, optimizer=OPTIMIZER, ema=True, frozen=None):
     return init_state(params or toy_params(), optimizer, ema=ema, frozen=frozen)
+
+
+def save(folder, state, source):
+    with Saver(folder) as saver:
+        saver.save(state, source)
+    return folder / str(int(state.step))
 
 
 def state_of(step):

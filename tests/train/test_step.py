@@ -17,17 +17,10 @@ from grm_jax.train.losses import sft_loss
 from grm_jax.train.sft import Sft
 from grm_jax.train.step import LossTerms, init_state, make_step
 from tests.shapes import SHAPES, random_params
-from tests.train.toy import assert_equal_trees, copied, toy_batch, toy_loss, toy_params
+from tests.train.toy import assert_equal_trees, copied, recorder, toy_batch, toy_loss, toy_params
 
 SHAPE = SHAPES["one_kv_head"]
 T = 12
-
-
-@functools.cache
-def recorder():
-    """An optimizer that changes nothing; its state is the gradient it was given."""
-    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-    return optax.GradientTransformation(zeros, lambda gradients, state, params: (zeros(gradients), gradients))
 
 
 @functools.cache

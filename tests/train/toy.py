@@ -1,10 +1,12 @@
 """A linear model small enough to be computed by hand, batches for it, and how to stop a run."""
 
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from grm_jax.keys import generator
 from grm_jax.train.metrics import WALL_CLOCK
@@ -77,3 +79,10 @@ def rows_of(folder):
     """Rows of metrics.jsonl without what each run has of its own."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in WALL_CLOCK} for row in rows]
+
+
+@functools.cache
+def recorder():
+    """An optimizer that changes nothing; its state is the gradient it was given."""
+    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+    return optax.GradientTransformation(zeros, lambda gradients, state, params: (zeros(gradients), gradients))
