@@ -33,6 +33,8 @@ def write_judge(folder: Path, config: Gemma2Config = CONFIG, text: list[str] | N
 class Scripted:
     """Stands in for a sampler: every completion is the text that `write` makes of (request, index of the sample)."""
 
+    is_local = True
+
     def __init__(self, folder: Path, write: Callable[[object, int], str]):
         self._tokenizer = load_tokenizer(folder)
         self._write = write

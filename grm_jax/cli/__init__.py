@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from grm_jax import __version__
+from grm_jax.cli import hosts_arguments
 from grm_jax.cli.gin_arguments import split_bindings
 from grm_jax.errors import UserError
 from grm_jax.train.interruptions import Stopped
@@ -16,6 +17,7 @@ from grm_jax.train.interruptions import Stopped
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_UNJUDGED = 3
+EXIT_PEER = 4
 EXIT_INTERRUPTED = 130
 EXIT_STOPPED = 143
 
@@ -24,6 +26,7 @@ exit codes:
   0    done
   2    a mistake in what was given: one line on standard error says what, where and what to do
   3    done, but some items were not judged: a prompt that does not fit, or lines left out by --on-error skip
+  4    another process of this run, on another host, has ended; run the same command again on all of them to go on
   130  interrupted; finished work is kept, run the same command again to go on
   143  told to stop (SIGTERM) while it trained: its last step is saved, run the same command again to go on
 
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grm_jax {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    hosts_arguments.add_hosts_arguments(parser)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (judge, meta_score, report, eval, data, rft, train, spct, compile, convert, info):
         module.add_parser(subparsers)
@@ -77,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if bindings and not hasattr(args, "gin_file"):
             raise UserError(f"--gin.{bindings[0]}: this subcommand takes no gin settings")
-        code = args.run(args)
+        with hosts_arguments.running(args, rest + bindings):
+            code = args.run(args)
         sys.stdout.flush()  # a reader that has gone is noticed here, not when the interpreter ends
         return code
     except UserError as error:
@@ -104,11 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """The command `grm`: `main`, and the end of the process."""
     code = main()
-    if code in (EXIT_INTERRUPTED, EXIT_STOPPED):
-        # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    if code not in (EXIT_OK, EXIT_UNJUDGED):
+        # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times; and
+        # jax would wait for the other hosts.
+        hosts_arguments.leave(code)
     sys.exit(code)
 
 

@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.data import fields
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import PROMPT_TOO_LONG
-    from grm_jax.judge.run_folder import read_identity
+    from grm_jax.judge.run_identity import read_identity
+    from grm_jax.parallel import hosts
 
     benchmark = BENCHMARKS[fields.read_choice(args.benchmark, BENCHMARKS, "grm eval", "--benchmark")]
     policies = _policies(args, benchmark)
@@ -102,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         if judge:
             folder.write_judgements(policy=policies.vote, k=max(ks) * benchmark.games)
-        write_jsonl(folder.path / _RECORD, [to_json(evaluation)])
+        if hosts.is_leader():
+            write_jsonl(folder.path / _RECORD, [to_json(evaluation)])
+    if not hosts.is_leader():
+        return EXIT_OK
     for note in partial_notes(evaluation):
         print(f"grm eval: PARTIAL, not the benchmark's figure: {note}", file=sys.stderr)
     if args.json:
@@ -148,7 +152,8 @@ def _open(args: argparse.Namespace, about: dict[str, str]) -> "Iterator[tuple[Ju
     from grm_jax.cli import configure
     from grm_jax.cli.sampling_arguments import load_judge
     from grm_jax.errors import UserError
-    from grm_jax.judge.run_folder import RunFolder, read_identity
+    from grm_jax.judge.run_folder import RunFolder
+    from grm_jax.judge.run_identity import read_identity
 
     def report(message: str) -> None:
         print(message, file=sys.stderr)
@@ -165,7 +170,7 @@ def _open(args: argparse.Namespace, about: dict[str, str]) -> "Iterator[tuple[Ju
     configure.load(args.gin_file, args.gin_bindings)
     judge = load_judge(args)
     with RunFolder.open(args.output, judge.identity(args.seed) | about, report=report) as folder:
-        (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
+        folder.keep_configuration(configure.operative())
         yield judge, folder
 
 

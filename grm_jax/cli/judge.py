@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.cli.progress import bar
     from grm_jax.judge.filling import fill
     from grm_jax.judge.run_folder import RunFolder
+    from grm_jax.parallel import hosts
 
     if args.meta_model:
         from grm_jax.judge.meta import meta_name as name_of
@@ -89,12 +90,14 @@ def run(args: argparse.Namespace) -> int:
     with RunFolder.open(args.output, judge.identity(args.seed), report=lambda m: print(m, file=sys.stderr)) as folder:
         if args.meta_model:
             folder.check_meta_model(meta_name)
-        (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
+        folder.keep_configuration(configure.operative())
         fill(judge, folder, items, args.k, args.seed, bar=bar)
         if args.meta_model:
             del judge  # two models of this size need not be held at once
             score_missing(folder, items, args.meta_model, meta_name, args.dtype)
         judgements = folder.write_judgements(policy=args.vote, k=args.k, k_meta=args.k_meta)
+    if not hosts.is_leader():
+        return EXIT_OK
     ids = {item.id for item in items}
     outcomes = Counter[str]()
     for judgement in judgements:

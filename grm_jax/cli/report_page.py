@@ -31,7 +31,7 @@ def write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol:
     from grm_jax.checkpoints.files import replacing
     from grm_jax.evaluate.judge_page import to_html, to_markdown
     from grm_jax.evaluate.judge_report import finite, judge_report
-    from grm_jax.judge.run_folder import read_identity
+    from grm_jax.judge.run_identity import read_identity
     from grm_jax.judge.voting import vote
     from grm_jax.spct.acceptance import accepted
 

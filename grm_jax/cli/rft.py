@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     from grm_jax.cli.progress import bar
     from grm_jax.judge.run_folder import RunFolder
+    from grm_jax.parallel import hosts
     from grm_jax.spct.rft import ACCEPTED_FILE, load_judge, sample_and_reject
 
     def warn(message: str) -> None:
@@ -83,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
     judge = load_judge(args.model, settings, template=args.template, dtype=args.dtype)
     with RunFolder.open(args.output, judge.identity(settings.seed), report=warn) as folder:
-        (folder.path / "config.gin").write_text(configure.operative(), encoding="utf-8")
+        folder.keep_configuration(configure.operative())
         report = sample_and_reject(judge, folder, items, settings, bar=bar, report=warn)
+    if not hosts.is_leader():
+        return EXIT_OK
     print("\n".join(_lines(report)))
     unfit = report.all.unlabelled + report.all.prompt_too_long
     if unfit or skipped:

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if (output / "model").exists():
         raise UserError(f"{output}: this run is done; give --output a new folder")
+    _check_meshes(args.stage)
     return {"sft": _sft, "meta_rm": _meta_rm, "grpo": _grpo}[args.stage](args, output)
 
 
@@ -130,6 +131,20 @@ def _sft(args: argparse.Namespace, output: Path) -> int:
     return 0
 
 
+def _check_meshes(stage: str) -> None:
+    """Refuses meshes on which each process of a run on several hosts would train for itself."""
+    from grm_jax.errors import UserError
+    from grm_jax.parallel import hosts
+    from grm_jax.parallel.layout import layouts
+
+    if hosts.count() == 1:
+        return
+    if layouts().train.is_local:
+        raise UserError("TrainMesh: has the devices of one host; give it as many places as all hosts have devices")
+    if stage == "grpo" and layouts().decode.is_local:
+        raise UserError("DecodeMesh: rollouts are drawn by all hosts together; give it as many places as TrainMesh has")
+
+
 def _inputs(args: argparse.Namespace) -> dict[str, Any]:
     """Names what a run is made from, by option: each folder or file by its own name and by what is in it.
 
@@ -174,6 +189,7 @@ def _begin(output: Path, configuration: str, inputs: dict[str, Any]) -> None:
     """
     from grm_jax.checkpoints.files import write_json
     from grm_jax.errors import UserError
+    from grm_jax.parallel import hosts
     from grm_jax.train.checkpointing import steps
     from grm_jax.train.loop import CHECKPOINTS
 
@@ -183,9 +199,12 @@ def _begin(output: Path, configuration: str, inputs: dict[str, Any]) -> None:
         return
     if not record.is_file() and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; give --output a new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    record.write_text(configuration, encoding="utf-8")
-    write_json(output, INPUTS, inputs)
+    hosts.wait("the run folder is looked at")
+    if hosts.is_leader():
+        output.mkdir(parents=True, exist_ok=True)
+        record.write_text(configuration, encoding="utf-8")
+        write_json(output, INPUTS, inputs)
+    hosts.wait("the run folder is made")
 
 
 def _check_unchanged(output: Path, record: Path, configuration: str, inputs: dict[str, Any]) -> None:

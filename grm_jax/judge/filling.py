@@ -1,4 +1,8 @@
-"""Filling a store with samples: what is there is kept, what is missing is drawn."""
+"""Filling a store with samples: what is there is kept, what is missing is drawn.
+
+On several hosts each one that has a mesh of its own draws its share; on one mesh of all of them all draw together, and process 0
+stores.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -6,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grm_jax.data.records import Item
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.parallel import hosts
 from grm_jax.text.template import PromptTooLong
 
 if TYPE_CHECKING:
@@ -39,18 +44,22 @@ def fill(
         missing = [index for index in range(k) if index not in folder.done(item.id)]
         if missing and not folder.is_too_long(item.id):
             wanted.append((item, missing))
-    total = sum(len(missing) for _, missing in wanted)
-    done = 0
+    alone = judge.sampler.is_local
+    mine, stores = (hosts.share(wanted), True) if alone else (wanted, hosts.is_leader())
+    total, done = sum(len(missing) for _, missing in mine), 0
     with bar("hinted critiques" if hint else "critiques", total) as advance:
-        for place, result in judge.sample(wanted, seed, hint=hint):
-            item, missing = wanted[place]
+        for place, result in judge.sample(mine, seed, hint=hint):
+            item, missing = mine[place]
             if isinstance(result, PromptTooLong):
-                folder.append_too_long(item.id, result.tokens, result.limit)
+                if stores:
+                    folder.append_too_long(item.id, result.tokens, result.limit)
                 done += len(missing)
             else:
-                folder.append(item.id, result)
+                if stores:
+                    folder.append(item.id, result)
                 done += len(result)
             advance(done, "")
+    folder.gather()
 
 
 def fill_meta_scores(
@@ -73,12 +82,16 @@ def fill_meta_scores(
     """
     folder.check_meta_model(name)
     wanted = [(item, missing) for item in items if (missing := folder.unscored(item.id))]
-    total, done = sum(len(missing) for _, missing in wanted), 0
+    total = sum(len(missing) for _, missing in wanted)
     if not wanted:
         return 0
-    with bar("meta scores", total) as advance:
-        for place, samples in load().score(wanted):
-            folder.append_meta_scores(wanted[place][0].id, samples, name)
+    meta, done = load(), 0
+    mine, stores = (hosts.share(wanted), True) if meta.is_local else (wanted, hosts.is_leader())
+    with bar("meta scores", sum(len(missing) for _, missing in mine)) as advance:
+        for place, samples in meta.score(mine):
+            if stores:
+                folder.append_meta_scores(mine[place][0].id, samples, name)
             done += len(samples)
             advance(done, "")
-    return done
+    folder.gather()
+    return total

@@ -55,6 +55,11 @@ class MetaModel:
         """Loads a meta model; arguments and errors as `load_meta`."""
         return cls(load_meta(folder, dtype=dtype))
 
+    @property
+    def is_local(self) -> bool:
+        """No other process takes part."""
+        return self._layout.is_local
+
     def score(self, wanted: Sequence[tuple[Item, Sequence[Sample]]]) -> Iterator[tuple[int, list[Sample]]]:
         """Gives samples their meta scores; a sample's score does not depend on its company.
 
@@ -95,7 +100,7 @@ class MetaModel:
                 P += -P % self._layout.parts
                 padded = self._layout.place(pad_groups([groups[i] for i in batch], P, G, S, T))
                 with self._layout.active():
-                    logits = np.asarray(self._logits(self._params, padded))
+                    logits = self._layout.fetch(self._logits(self._params, padded))
                 for i, row in zip(batch, logits, strict=False):
                     place, chunk = owners[i]
                     scores = row[: len(chunk)].tolist()

@@ -5,8 +5,9 @@
     samples.jsonl     every sample, appended and synced batch by batch
     meta_scores.jsonl scores of the samples by one meta model, appended likewise; there once a sample is scored
     judgements.jsonl  the verdicts, rewritten whole from the store
+    hosts/I/          the samples and scores that process I > 0 of a run on several hosts has made
 
-One process writes at a time; `read_run` reads beside it.
+One run writes at a time, and each of its processes its own files; `read_run` reads beside it.
 """
 
 import fcntl
@@ -16,47 +17,44 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from grm_jax.data import fields
-from grm_jax.data.jsonl import dump_line, parse_line, write_jsonl
+from grm_jax.data.jsonl import write_jsonl
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, judgement_to_json, sample_to_json
 from grm_jax.errors import UserError
 from grm_jax.judge.append_log import AppendLog
+from grm_jax.judge.run_identity import checked_identity, has_identity, read_identity, settle_identity
 from grm_jax.judge.run_store import (
+    HOSTS,
     ITEMS,
     META_SCORES,
     SAMPLES,
     ItemFacts,
     Judged,
-    RunStore,
     item_facts,
     item_line,
     load_store,
 )
+from grm_jax.parallel import hosts
 
 _LOG = logging.getLogger(__name__)
-_IDENTITY = "run.json"
 _JUDGEMENTS = "judgements.jsonl"
+_CONFIG = "config.gin"
 _LOCK = ".lock"
 
 
 class RunFolder:
     """A run folder open for writing; made by `RunFolder.open`, best used as a context manager."""
 
-    def __init__(
-        self,
-        path: Path,
-        identity: Mapping[str, Any],
-        store: RunStore,
-        logs: tuple[AppendLog, AppendLog],
-        lock: BinaryIO,
-        report: Callable[[str], None],
-    ):
+    def __init__(self, path: Path, identity: Mapping[str, Any], lock: BinaryIO, report: Callable[[str], None]):
         self.path = path
         self._identity = identity
-        self._store = store
-        self._item_log, self._sample_log = logs
+        self._part = _part(path)
+        self._item_log = AppendLog(path / ITEMS, report) if hosts.is_leader() else None
+        self._sample_log = AppendLog(self._part / SAMPLES, report)
         self._meta_log: AppendLog | None = None
         self._lock = lock
         self._report = report
+        hosts.wait("the files of a run")  # none is cut any more
+        self._store = load_store(path)
 
     @classmethod
     def open(
@@ -65,23 +63,30 @@ class RunFolder:
         """Creates the folder, or reopens it where it was left.
 
         `identity` is a JSON object of all that a sample depends on besides its item, with at least `model` and
-        `template` (strings) and `seed` (integer). A last line torn by a crash is cut off, and `report` told.
+        `template` (strings) and `seed` (integer). A last line torn by a crash is cut off, and `report` told. All processes of a
+        run on several hosts open it together.
 
         Raises:
-            UserError: the folder was made with another identity, is in use, holds a corrupt line or cannot be written.
+            UserError: the folder was made with another identity, is in use, holds a corrupt line or cannot be written, or the hosts
+                do not share it.
         """
         path = Path(path)
-        identity = _checked_identity(parse_line(dump_line(dict(identity)), "identity"), "identity")
+        identity = checked_identity(identity)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / _LOCK, "ab")  # noqa: SIM115 (its life is the lock's)
+            _part(path).mkdir(parents=True, exist_ok=True)
+            lock = open(_part(path) / _LOCK, "ab")  # noqa: SIM115 (its life is the lock's)
         except OSError as error:
             raise UserError(f"{path}: cannot be used ({error.strerror}); choose another output folder") from None
         try:
             _acquire(lock, path)
-            _settle_identity(path, identity)
-            logs = (AppendLog(path / ITEMS, report), AppendLog(path / SAMPLES, report))
-            return cls(path, identity, load_store(path), logs, lock, report)
+            if hosts.is_leader():
+                settle_identity(path, identity)
+            hosts.wait("the identity of a run")
+            if not has_identity(path):
+                raise UserError(
+                    f"{path}: is not the folder that process 0 writes to; give --output a folder all hosts share"
+                )
+            return cls(path, identity, lock, report)
         except BaseException:
             lock.close()
             raise
@@ -115,8 +120,16 @@ class RunFolder:
                     f"{self.path}: item {item.id!r} was stored with {was} and now has {now}; "
                     "give the changed item another id or use another output folder"
                 )
-        self._item_log.append(item_line(item_id, facts) for item_id, facts in new.items())
+        if self._item_log:
+            self._item_log.append(item_line(item_id, facts) for item_id, facts in new.items())
         self._store.items.update(new)
+        hosts.wait("items")  # no sample is stored before its item
+
+    def gather(self) -> None:
+        """Waits for the other processes, and takes up what they have stored."""
+        if hosts.count() > 1:
+            hosts.wait("samples")
+            self._store = load_store(self.path)
 
     def done(self, item_id: str) -> dict[int, Sample]:
         """Returns the stored samples of an item by index."""
@@ -173,7 +186,7 @@ class RunFolder:
                 f"item {item_id!r}: samples {[s.index for s in samples]} are not all stored and now scored"
             )
         if self._meta_log is None:
-            self._meta_log = AppendLog(self.path / META_SCORES, self._report)
+            self._meta_log = AppendLog(self._part / META_SCORES, self._report)
         lines = [{"id": item_id, "index": s.index, "model": meta_model, "score": s.meta_score} for s in samples]
         self._meta_log.append(lines)
         self._store.meta_model = meta_model
@@ -188,12 +201,19 @@ class RunFolder:
     ) -> list[Judgement]:
         """Writes `judgements.jsonl` from the store, all or nothing, and returns the judgements; arguments as for `judged`."""
         judgements = [entry.judgement for entry in self.judged(policy=policy, k=k, k_meta=k_meta)]
-        write_jsonl(self.path / _JUDGEMENTS, map(judgement_to_json, judgements))
+        if hosts.is_leader():
+            write_jsonl(self.path / _JUDGEMENTS, map(judgement_to_json, judgements))
         return judgements
+
+    def keep_configuration(self, text: str) -> None:
+        """Writes `config.gin`."""
+        if hosts.is_leader():
+            (self.path / _CONFIG).write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         """Closes the files and lets another process in."""
-        self._item_log.close()
+        if self._item_log:
+            self._item_log.close()
         self._sample_log.close()
         if self._meta_log:
             self._meta_log.close()
@@ -223,17 +243,9 @@ def read_run(path: str | Path, *, report: Callable[[str], None] = _LOG.warning) 
     return judged
 
 
-def read_identity(path: str | Path) -> dict[str, Any]:
-    """Returns what `run.json` says of a run.
-
-    Raises:
-        UserError: the folder is no run folder.
-    """
-    path = Path(path)
-    identity = _read_identity(path)
-    if identity is None:
-        raise UserError(f"{path}: holds no {_IDENTITY}; give the output folder of a judging run")
-    return identity
+def _part(path: Path) -> Path:
+    """Where this process writes."""
+    return path if hosts.is_leader() else path / HOSTS / str(hosts.index())
 
 
 def _acquire(lock: BinaryIO, path: Path) -> None:
@@ -243,45 +255,6 @@ def _acquire(lock: BinaryIO, path: Path) -> None:
         raise UserError(f"{path}: another process is writing this run; wait for it or use another folder") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be locked ({error.strerror}); use a folder on a local disk") from None
-
-
-def _settle_identity(path: Path, identity: Mapping[str, Any]) -> None:
-    stored = _read_identity(path)
-    if stored is None:
-        if (path / SAMPLES).exists():
-            raise UserError(f"{path}: holds {SAMPLES} but no {_IDENTITY}; restore it or use another output folder")
-        write_jsonl(path / _IDENTITY, [identity])
-        return
-    before, after = _flat(stored), _flat(identity)
-    for key in [*before, *after]:
-        was, now = before.get(key), after.get(key)
-        if was != now:
-            raise UserError(
-                f"{path}: this run was made with {key} = {fields.show(was)}, now {fields.show(now)} is asked; "
-                "keep the setting or use another output folder"
-            )
-
-
-def _read_identity(path: Path) -> dict[str, Any] | None:
-    file = path / _IDENTITY
-    if not file.exists():
-        return None
-    return _checked_identity(parse_line(file.read_bytes(), str(file)), str(file))
-
-
-def _checked_identity(obj: Any, where: str) -> dict[str, Any]:
-    identity = fields.read_object(obj, where, "identity")
-    fields.check_keys(identity, identity.keys(), ("model", "template", "seed"), where, "")
-    fields.read_integer(identity["seed"], where, "seed", -(2**64), 2**64)
-    return identity
-
-
-def _flat(obj: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a nested object as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in obj.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def _first_difference(was: ItemFacts, now: ItemFacts) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 `items.jsonl` has one line an item: {"id", "n", "label", "domain", "digest"}. `samples.jsonl` has one line a sample,
 {"id", ...Sample}, or {"id", "outcome": "prompt_too_long", "tokens", "limit"} for an item that was never sampled.
 `meta_scores.jsonl` has one line a scored sample, {"id", "index", "model", "score"}: scores may come long after the samples.
+What process I > 0 of a run on several hosts drew or scored stands in files of the same names in `hosts/I/`; a store is all of them.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from grm_jax.keys import digest
 ITEMS = "items.jsonl"
 SAMPLES = "samples.jsonl"
 META_SCORES = "meta_scores.jsonl"
+HOSTS = "hosts"
 _REMEDY = "restore the file, or remove the line to have it made again"
 
 
@@ -94,8 +96,9 @@ def load_store(path: Path) -> RunStore:
     """
     # A writer stores an item before its samples, and those before their scores: read the other way round, each line finds
     # what it is about.
-    scores = list(read_log(path / META_SCORES))
-    lines = list(read_log(path / SAMPLES))
+    parts = [path, *sorted((path / HOSTS).glob("*"))]
+    scores = [line for part in parts for line in read_log(part / META_SCORES)]
+    lines = [line for part in parts for line in read_log(part / SAMPLES)]
     store = RunStore()
     for where, obj in read_log(path / ITEMS):
         _load_item(store, obj, where)

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from grm_jax.errors import UserError
@@ -69,8 +71,16 @@ class Layout:
         """Into how many the batch is divided."""
         return self._size(self._along(BATCH))
 
+    @property
+    def is_local(self) -> bool:
+        """All devices are this process's: other processes, if there are any, do not take part in what is done here."""
+        return self.mesh is None or not self.mesh.is_multi_process
+
     def place(self, batch: Any) -> Any:
         """Puts arrays on the devices whose leading axis is the batch's, or that of rows a fixed number to each of the batch.
+
+        Args:
+            batch: the whole of it, in every process; each passes on only what its devices hold.
 
         Raises:
             UserError: the batch cannot be divided evenly.
@@ -80,7 +90,14 @@ class Layout:
         rows = min(x.shape[0] for x in jax.tree.leaves(batch))
         if rows % self.parts:
             raise UserError(f"a batch of {rows} cannot be divided among {self.parts} devices; make it a multiple")
-        return jax.device_put(batch, self.row_sharding)
+        if self.is_local:
+            return jax.device_put(batch, self.row_sharding)
+        arrays = jax.tree.map(np.asarray, batch)
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, self.row_sharding, x.__getitem__), arrays)
+
+    def fetch(self, arrays: Any) -> Any:
+        """The whole of arrays that live on this layout, as numpy, in every process."""
+        return jax.device_get(arrays) if self.is_local else multihost_utils.process_allgather(arrays, tiled=True)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

@@ -51,7 +51,7 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     """Arranges devices so that those along `tensor`, and then those along `fsdp`, are neighbours.
 
     Args:
-        shape: of the mesh.
+        shape: of the mesh; a `DecodeMesh` may have as many places as one host has devices: then each host has one of its own.
         devices: all of them, by default; of an ahead-of-time topology, say.
 
     Raises:
@@ -59,6 +59,8 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     """
     found = list(jax.devices() if devices is None else devices)
     asked, name = math.prod(shape.sizes), type(shape).__name__
+    if devices is None and isinstance(shape, DecodeMesh) and asked == jax.local_device_count():
+        found = devices = jax.local_devices()
     if asked != len(found):
         sizes = ", ".join(f"{axis} = {size}" for axis, size in zip(AXES, shape.sizes, strict=True))
         raise UserError(f"{name}: {sizes} has {asked} places, there are {len(found)} devices; make them equal")

@@ -96,6 +96,11 @@ class Sampler:
         self._cache: CacheSegment | None = None
         self.compilations: set[tuple[int, int, int]] = set()
 
+    @property
+    def is_local(self) -> bool:
+        """No other process takes part."""
+        return self._layout.is_local
+
     def load(self, params: dict[str, Any]) -> None:
         """Goes on with other parameters of the same shapes, cast to the types of the first; nothing is compiled anew.
 
@@ -140,7 +145,7 @@ class Sampler:
             prompts = self._prefill(self._params, tokens, lengths)
             cache = self._take_cache(B * k)
             out, self._cache = self._decode(self._params, prompts, cache, row_keys, row_active)
-        out = jax.device_get(out)
+        out = self._layout.fetch(out)
         return [
             [
                 Completion(out.tokens[r, : out.lengths[r]], out.logprobs[r, : out.lengths[r]], bool(out.stopped[r]))

@@ -14,7 +14,7 @@ import numpy as np
 from grm_jax.data.critique_groups import CritiqueGroup, encode_group, pad_groups
 from grm_jax.data.records import Item
 from grm_jax.errors import UserError
-from grm_jax.judge.run_folder import read_identity
+from grm_jax.judge.run_identity import read_identity
 from grm_jax.judge.run_store import item_facts, load_store
 from grm_jax.keys import generator
 from grm_jax.sampling.sampler import bucket

@@ -23,6 +23,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge.filling import Bar, fill
 from grm_jax.judge.judge import Judge
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.parallel import hosts
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.rejection import DECISIONS, TOO_EASY, Decision, Rft, decide, decide_hinted, is_hard
 from grm_jax.spct.trajectories import critique_example, trajectory, trajectory_to_json
@@ -144,20 +145,21 @@ def sample_and_reject(
                 sample = store.done(item.id).get(0)
                 hinted[item.id] = None if sample is None else decide_hinted(item, sample, settings)
     result = _count(items, plain, {item.id for item in hard}, hinted)
-    write_jsonl(
-        folder.path / ACCEPTED_FILE,
-        (
-            example_to_json(critique_example(item, decision.sample, hinted=decision is hinted.get(item.id)))
-            for item in labelled
-            for decision in (*plain[item.id], hinted.get(item.id))
-            if decision and decision.kept
-        ),
-    )
-    write_jsonl(
-        folder.path / TRAJECTORIES_FILE,
-        (trajectory_to_json(trajectory(item, decision.sample)) for item in labelled for decision in plain[item.id]),
-    )
-    write_jsonl(folder.path / REPORT_FILE, [result.to_json()])
+    if hosts.is_leader():
+        write_jsonl(
+            folder.path / ACCEPTED_FILE,
+            (
+                example_to_json(critique_example(item, decision.sample, hinted=decision is hinted.get(item.id)))
+                for item in labelled
+                for decision in (*plain[item.id], hinted.get(item.id))
+                if decision and decision.kept
+            ),
+        )
+        write_jsonl(
+            folder.path / TRAJECTORIES_FILE,
+            (trajectory_to_json(trajectory(item, decision.sample)) for item in labelled for decision in plain[item.id]),
+        )
+        write_jsonl(folder.path / REPORT_FILE, [result.to_json()])
     return result
 
 

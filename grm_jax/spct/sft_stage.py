@@ -15,6 +15,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge.loading import model_folder
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import init_params
+from grm_jax.parallel import hosts
 from grm_jax.text.sentencepiece_training import train_sentencepiece
 from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
@@ -87,8 +88,10 @@ def run_sft_stage(
     loaded = load_template(wording)
     if isinstance(model, NewModel):
         config = model.config
-        text = corpus("train", model.tokenizer.examples, model.tokenizer.seed)
-        train_sentencepiece(text, source, config.vocab_size, user_defined=pieces())
+        if hosts.is_leader():
+            text = corpus("train", model.tokenizer.examples, model.tokenizer.seed)
+            train_sentencepiece(text, source, config.vocab_size, user_defined=pieces())
+        hosts.wait("a tokenizer")
         params = init_params(config, jax.random.key(settings.seed))
     else:
         config, params = load_params(source, dtype="float32")

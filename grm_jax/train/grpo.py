@@ -170,7 +170,7 @@ def make_scorer(config: Gemma2Config, grpo: Grpo) -> Scorer:
         split = [np.split(np.asarray(batch[name]), grpo.accumulate) for name in names]
         batches = [dict(zip(names, xs, strict=True)) for xs in zip(*split, strict=True)]
         with layout.active():
-            parts = [jax.device_get(part(params, layout.place(each))) for each in batches]
+            parts = [layout.fetch(part(params, layout.place(each))) for each in batches]
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
     return score

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import Gemma2, unrolling_pays
+from grm_jax.parallel import hosts
 from grm_jax.parallel.layout import Layout
 from grm_jax.train import checkpointing, lora, speed
+from grm_jax.train.best import Score
 from grm_jax.train.goodput import Goodput
 from grm_jax.train.interruptions import Stopped, stop_requests, watchdog
-from grm_jax.train.metrics import MetricsLog
+from grm_jax.train.metrics import MetricsLog, NoLog
 from grm_jax.train.optimizer import make_optimizer, make_schedule
 from grm_jax.train.placement import Placement
 from grm_jax.train.plots import save_training_plots
@@ -61,7 +63,8 @@ def fit(
 
     Writes `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, at the end, `plots/training.png`. Of a checkpoint in the folder it
     goes on; the arguments must then be those of the first call. The same bits are those of the same machine and versions;
-    fields of `metrics.WALL_CLOCK` are of each run its own. Told to stop (SIGTERM), it saves the step that it is at.
+    fields of `metrics.WALL_CLOCK` are of each run its own. Told to stop (SIGTERM), it saves the step that it is at. All processes
+    of a run call it with the same; process 0 writes, and a request to stop reaches all through any.
 
     Args:
         params: the model's parameters to start from.
@@ -71,8 +74,8 @@ def fit(
         folder: of the run.
         progress: called with (steps done, note) after every step.
         work: what a batch asks of the model, for tokens a second and the utilisation.
-        export: called with (step, the model's parameters) after each `export_every` steps but the last; a resumed run may
-            call it again for a step, with the same bits.
+        export: called with (step, the model's parameters) after each `export_every` steps but the last, and at the end for the
+            best checkpoint if it is another than the last; a resumed run may call it again for a step, with the same bits.
         placement: on a mesh; None for one device. A run may go on in another.
 
     Returns:
@@ -107,8 +110,9 @@ def fit(
     first, start = int(state.step) + 1, time.perf_counter()
     goodput.started()
     speedometer = speed.Speedometer(training.peak_flops or speed.peak_flops(jax.devices()[0].device_kind))
+    score = Score(training.keep_best)
     with (
-        MetricsLog(folder, first - 1) as log, checkpointing.Saver(folder / CHECKPOINTS) as saver,
+        MetricsLog(folder, first - 1) if hosts.is_leader() else NoLog() as log, checkpointing.Saver(folder / CHECKPOINTS) as saver,
         stop_requests() as told_to_stop, watchdog(training.step_limit) as alive,
     ):  # fmt: skip
         for number in range(first, training.steps + 1):
@@ -121,6 +125,7 @@ def fit(
             metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             ended = time.perf_counter()
             alive()
+            score.add({**extra, **metrics})
             speedometer.add(ended - begun, ready - begun, work(batch) if work else None)
             goodput.step(number, ready - begun, ended - ready)
             last = number == training.steps
@@ -134,20 +139,25 @@ def fit(
                 raise _not_finite(number, folder / CHECKPOINTS)
             if export and not last and _is_due(number, training.export_every):
                 export(number, model.result(state))
-            stopping = not last and told_to_stop()
+            stopping = hosts.any_of(told_to_stop()) and not last
             if last or stopping or _is_due(number, training.save_every):
                 log.flush()
                 begun = time.perf_counter()
-                saver.save(state, source.get_state())
+                saver.save(state, source.get_state(), score.take())
                 if last or stopping:
                     saver.wait()
                 goodput.checkpoint(time.perf_counter() - begun)
-                goodput.write()
+                if hosts.is_leader():
+                    goodput.write()
             if stopping:
                 raise Stopped(f"step {number}")
             if progress:
                 progress(number, f"loss {metrics['loss']:.4f}")
-    save_training_plots(folder)
+    if hosts.is_leader():
+        save_training_plots(folder)
+    best = checkpointing.restore_best(folder / CHECKPOINTS, state) if export and training.keep_best else None
+    if export and best and int(best.step) != training.steps:
+        export(int(best.step), model.result(best))
     return model.result(state)
 
 

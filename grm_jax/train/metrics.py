@@ -98,6 +98,21 @@ class MetricsLog:
             raise UserError(f"{self._path}: cannot be written: {error.strerror or error}; make room there") from error
 
 
+class NoLog(contextlib.nullcontext["NoLog"]):
+    """What a process has that is not the one to write."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Writes nothing."""
+
+    def flush(self) -> None:
+        """Waits for nothing."""
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, up to a line that a killed run left unfinished."""
     return list(_whole_rows(path))

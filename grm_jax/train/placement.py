@@ -56,8 +56,3 @@ def placement(config: Gemma2Config) -> Placement | None:
     """The placement of a model of this shape, with or without a scalar head, on the run's mesh; None on one device."""
     layout = layouts().train
     return Placement(layout, config) if layout.mesh else None
-
-
-def place_like(leaf: Any, like: jax.Array) -> jax.Array:
-    """Puts a leaf where another lives, in memory of its own."""
-    return jax.device_put(leaf, like.sharding, may_alias=False)

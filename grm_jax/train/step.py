@@ -135,7 +135,8 @@ def make_step(
         )  # fmt: skip
         return state, {name: jnp.float32(value) for name, value in metrics.items()}
 
-    return jax.jit(step, donate_argnums=0, out_shardings=None if places is None else (places, None))
+    # Metrics are on every device, so that every process can read them.
+    return jax.jit(step, donate_argnums=0, out_shardings=None if places is None else (places, places.step))
 
 
 def accumulated(

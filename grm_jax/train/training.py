@@ -35,6 +35,8 @@ class Training:
         remat: activations are computed again in the backward pass instead of kept.
         seed: names every random stream of the stage.
         save_every: steps between checkpoints; the last step has one always. 0 for no other.
+        keep_best: name of a metric: the checkpoint before which its mean, since the one before, was highest is kept besides the
+            last two, and its model is saved at the end. With a minus in front the lowest, as "-loss". "" for none.
         export_every: steps between models saved on the way; 0 saves the last only.
         step_limit: seconds after which a step that has not ended ends the process, with the stacks of all threads; 0 for never.
             The first step compiles and has all the time it takes.
@@ -60,6 +62,7 @@ class Training:
     remat: bool = False
     seed: int = 0
     save_every: int = 500
+    keep_best: str = ""
     export_every: int = 0
     step_limit: float = 3600.0
     log_every: int = 20

@@ -88,6 +88,25 @@ def test_the_newest_two_are_kept(folder):
     assert_goes_on_from(folder, 100)
 
 
+def test_the_best_is_kept_beside_the_newest_two(folder):
+    """Steps 3 and 6 have no score. Of equal scores the earliest is the best; a score that is no number is none."""
+    scores = {9: 0.5, 12: 0.75, 15: float("nan"), 18: 0.75, 21: 0.6, 24: None}
+    with Saver(folder) as saver:
+        for step, score in scores.items():
+            saver.save(state_of(step), source_of(step), score)
+    assert checkpointing.best(folder) == 12
+    assert steps(folder) == [12, 21, 24]
+    found = checkpointing.restore_best(folder, fresh())
+    assert bits(dataclasses.replace(found, frozen={})) == bits(dataclasses.replace(state_of(12), frozen={}))
+    assert_goes_on_from(folder, 24)
+    flip_a_byte(folder / "12")
+    assert checkpointing.restore_best(folder, fresh()) is None
+
+
+def test_without_a_score_none_is_the_best(folder):
+    assert checkpointing.best(folder) is None and checkpointing.restore_best(folder, fresh()) is None
+
+
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
     assert restore(tmp_path, fresh()) is None
     assert restore(tmp_path / "missing", fresh()) is None
@@ -224,7 +243,7 @@ def test_a_disk_that_refuses_is_one_line_and_the_older_checkpoints_stay(folder, 
     def refuse(*_, **__):
         raise error
 
-    place = checkpointing.os if where != "orbax" else checkpointing.ocp.PyTreeCheckpointer
+    place = checkpointing.os if where != "orbax" else checkpointing.ocp.AsyncCheckpointer
     monkeypatch.setattr(place, where if where != "orbax" else "save", refuse)
     with pytest.raises(UserError) as caught:
         save(folder, state_of(9), source_of(9))

@@ -21,7 +21,7 @@ from grm_jax.train.interruptions import Stopped, stop_requests
 from grm_jax.train.loop import fit
 from grm_jax.train.step import init_state
 from grm_jax.train.training import Training
-from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of, toy_loss, toy_params
+from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of, stored, toy_loss, toy_params
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 STEPS = 6
@@ -128,7 +128,7 @@ def test_a_step_that_never_ends_ends_the_process_with_the_stacks(tmp_path):
 def test_the_state_is_taken_at_once_and_written_while_training_goes_on(tmp_path, monkeypatch):
     """Writing waits until the state has been donated to the next step and changed."""
     go_on, real = threading.Event(), checkpointing._flush
-    monkeypatch.setattr(checkpointing, "_flush", lambda folder: go_on.wait(60) and real(folder))
+    monkeypatch.setattr(checkpointing, "_flush", lambda files: go_on.wait(60) and real(files))
     state = init_state(toy_params(), optax.adam(0.1))
     wanted = copied(state.params)
     with checkpointing.Saver(tmp_path) as saver:
@@ -141,13 +141,13 @@ def test_the_state_is_taken_at_once_and_written_while_training_goes_on(tmp_path,
     found, source = checkpointing.restore(tmp_path, init_state(toy_params(), optax.adam(0.1)))
     assert checkpointing.steps(tmp_path) == [0, 1] and source == {"number": 1}
     jax.tree.map(np.testing.assert_array_equal, copied(found.params), jax.tree.map(lambda x: x + 1, wanted))
-    for name, leaf in checkpointing._read(tmp_path / "0")[0].items():
+    for name, leaf in stored(tmp_path / "0").items():
         if name.startswith("params."):
             np.testing.assert_array_equal(leaf, wanted[name.removeprefix("params.")])
 
 
 def test_what_goes_wrong_in_writing_is_told_but_never_instead_of_what_stopped_the_run(tmp_path, monkeypatch):
-    def full(folder):
+    def full(files):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpointing, "_flush", full)

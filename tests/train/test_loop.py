@@ -10,7 +10,7 @@ from grm_jax.train.loop import fit
 from grm_jax.train.metrics import WALL_CLOCK, read_rows
 from grm_jax.train.speed import Work
 from grm_jax.train.training import Training
-from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of, toy_loss, toy_params
+from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of, stored, toy_loss, toy_params
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 STEPS, BAD = 7, (2, 6)  # the second and the sixth batch hold NaN
@@ -60,10 +60,10 @@ def kill_after_step(patch, number):
 def kill_in_saving(patch, number):
     real = checkpointing._flush
 
-    def killed(folder):
-        if folder.name == f".{number}.tmp":
+    def killed(files):
+        if any(f".{number}.tmp" in path.parts for path in files):
             raise Interrupted
-        real(folder)
+        real(files)
 
     patch.setattr(checkpointing, "_flush", killed)
     return {}
@@ -137,7 +137,7 @@ def test_five_steps_in_a_row_that_are_not_finite_stop_the_run_and_name_the_last_
     last = tmp_path / "checkpoints" / "6"
     expected = f"step 7: loss or gradient was not finite 5 times in a row; the last checkpoint is {last}; lower the learning rate"
     assert str(caught.value) == expected and last.is_dir()
-    leaves, _ = checkpointing._read(last)
+    leaves = stored(last)
     assert all(np.isfinite(leaf).all() for leaf in leaves.values())
 
 
@@ -183,7 +183,7 @@ def test_rows_are_written_when_due_and_at_the_end(tmp_path):
 
 def test_the_result_is_the_moving_average_when_there_is_one(tmp_path, whole):
     averaged = run(tmp_path / "on")
-    leaves, _ = checkpointing._read(tmp_path / "on" / "checkpoints" / str(STEPS))
+    leaves = stored(tmp_path / "on" / "checkpoints" / str(STEPS))
     np.testing.assert_array_equal(averaged["w"], leaves["ema.w"])
     assert (leaves["ema.w"] != leaves["params.w"]).all()
     plain = run(tmp_path / "off", training=settings(ema_decay=0.0))
@@ -219,3 +219,34 @@ def test_speed_is_in_the_rows_but_for_the_first_step(tmp_path):
         assert 0 <= row["source_seconds"] < row["step_seconds"]
         assert row["tokens_per_second"] == pytest.approx(4 / row["step_seconds"])
         assert row["flops_utilisation"] == pytest.approx(30 / 1e6 / row["step_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "steps_kept"), [("batch_number", [4, 6, 7]), ("-batch_number", [2, 6, 7]), ("", [6, 7])]
+)
+def test_the_checkpoint_of_the_best_metric_is_kept_and_its_model_saved(tmp_path, keep_best, steps_kept):
+    """Batches 3 and 4 count for the checkpoint of step 4, and so on; batch numbers are made to peak there."""
+    peak = {1: 1.0, 2: 1.0, 3: 5.0, 4: 6.0, 5: 2.0, 6: 2.0, 7: 3.0}
+
+    class Peaked(Source):
+        def next(self, params):
+            batch, _ = super().next(params)
+            return batch, {"batch_number": peak[self.number]}
+
+    exported = {}
+    run(
+        tmp_path, Peaked(), settings(keep_best=keep_best),
+        export=lambda step, params: exported.update({step: copied(params)}),
+    )  # fmt: skip
+    assert checkpointing.steps(tmp_path / "checkpoints") == steps_kept
+    kept = steps_kept[0]
+    assert list(exported) == ([kept] if keep_best else [])
+    if keep_best:
+        np.testing.assert_array_equal(exported[kept]["w"], stored(tmp_path / "checkpoints" / str(kept))["ema.w"])
+
+
+def test_a_best_metric_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(
+        UserError, match="keep_best: there is no metric 'reward'; there are batch_number, gradient_norm, loss"
+    ):
+        run(tmp_path, training=settings(keep_best="reward"))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from grm_jax.keys import generator
-from grm_jax.train import checkpointing, lora
+from grm_jax.train import lora
 from grm_jax.train.loop import fit
 from grm_jax.train.sft import Sft, train_sft
 from grm_jax.train.step import LossTerms
 from grm_jax.train.training import Training
 from tests.shapes import SHAPES, random_params
-from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of
+from tests.train.toy import Interrupted, Source, assert_equal_trees, copied, rows_of, stored
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 SHAPE = SHAPES["grouped"]
@@ -123,7 +123,7 @@ def test_a_run_trains_factors_and_heads_and_leaves_the_rest_bit_for_bit(tmp_path
     assert (result["scalar_head"]["w"] != HEAD["w"]).all() and result["scalar_head"]["b"] != HEAD["b"]
 
     # The result is W + alpha / rank A B of the average of the factors, which is what the last checkpoint holds.
-    leaves, _ = checkpointing._read(tmp_path / "checkpoints" / "4")
+    leaves = stored(tmp_path / "checkpoints" / "4")
     assert not any(name.startswith("frozen") for name in leaves)
     like = lora.split(params, RANK, SEED)[0]
     trained = jax.tree_util.tree_map_with_path(

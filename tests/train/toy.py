@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 
 from grm_jax.keys import generator
 from grm_jax.train.metrics import WALL_CLOCK
@@ -86,3 +87,11 @@ def recorder():
     """An optimizer that changes nothing; its state is the gradient it was given."""
     zeros = functools.partial(jax.tree.map, jnp.zeros_like)
     return optax.GradientTransformation(zeros, lambda gradients, state, params: (zeros(gradients), gradients))
+
+
+def stored(checkpoint):
+    """{name: leaf} of a checkpoint, as numpy."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return {
+            name: np.asarray(leaf) for name, leaf in checkpointer.restore((checkpoint / "state").absolute()).items()
+        }
