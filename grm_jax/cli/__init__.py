@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """The command `grm`: `main`, and the end of the process."""
     code = main()
-    if code not in (EXIT_OK, EXIT_UNJUDGED):
+    if code in (EXIT_INTERRUPTED, EXIT_STOPPED) or (code == EXIT_USER_ERROR and hosts_arguments.are_others_there()):
         # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times; and
         # jax would wait for the other hosts.
         hosts_arguments.leave(code)

@@ -54,6 +54,15 @@ def running(args: argparse.Namespace, argv: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def are_others_there() -> bool:
+    """Tells whether jax was started on several hosts."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized()
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process now, from whatever thread."""
     with contextlib.suppress(OSError, ValueError):

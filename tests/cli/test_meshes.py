@@ -1,11 +1,16 @@
 """Commands on a mesh: the same results, and a run that goes on on another."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from grm_jax.train.checkpointing import Saver
+from grm_jax.train.checkpointing import Saver, steps
 
 SFT = (
     "--gin.Sft.steps=4",
@@ -53,8 +58,8 @@ def test_training_goes_on_on_another_mesh(grm, judge_folder, tmp_path, monkeypat
     def stopping(step):
         real = Saver.save
 
-        def stopped(saver, state, source):
-            real(saver, state, source)
+        def stopped(saver, state, source, score=None):
+            real(saver, state, source, score)
             if int(state.step) == step:
                 raise KeyboardInterrupt
 
@@ -68,4 +73,41 @@ def test_training_goes_on_on_another_mesh(grm, judge_folder, tmp_path, monkeypat
     assert code == 0, error
     losses = [[row["loss"] for row in objects(tmp_path / name / "metrics.jsonl")] for name in ("one", "moved")]
     assert len(losses[0]) == 4
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_moves_from_8_devices_to_4_to_1_to_16(judge_folder, tmp_path):
+    """Killed each time after two more checkpoints; the losses are those of a run on one device that nothing stopped."""
+    settings = (
+        "--gin.Sft.steps=16",
+        "--gin.Sft.rows=16",
+        "--gin.Sft.length=600",
+        "--gin.Sft.save_every=2",
+        "--gin.Sft.log_every=1",
+    )
+    lives = ((8, ("fsdp=8",)), (4, ("data=2", "fsdp=2")), (1, ()), (16, ("data=2", "fsdp=4", "tensor=2")))
+
+    def begin(name, devices, mesh):
+        command = "from grm_jax.cli import command; command()"
+        options = ("train", "sft", "--model", judge_folder, *settings, *(f"--gin.TrainMesh.{axis}" for axis in mesh))
+        return subprocess.Popen(
+            [sys.executable, "-c", command, *map(str, options), "--output", str(tmp_path / name)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    for number, (devices, mesh) in enumerate(lives, 1):
+        process = begin("moved", devices, mesh)
+        while number < len(lives) and (steps(tmp_path / "moved" / "checkpoints") or [0])[-1] < 4 * number:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        if number < len(lives):
+            process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == (-signal.SIGKILL if number < len(lives) else 0), output
+    still = begin("one", 1, ())
+    assert still.wait(600) == 0, still.communicate()[0]
+    losses = [[row["loss"] for row in objects(tmp_path / name / "metrics.jsonl")] for name in ("one", "moved")]
+    assert len(losses[0]) == 16
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
