@@ -52,9 +52,9 @@ COMMANDS = {
     "logs --name pod --job two --worker 3 --zone us-west4-a --project some-project": [
         [*TPU, "ssh", "pod", "--worker=3", "--command=grm_jax/tpu/_host follow two", *WHERE]
     ],
-    "copy --name pod :/mnt/grm/run results": [[*TPU, "scp", "--recurse", "pod:/mnt/grm/run", "results", "--worker=0"]],
+    "copy --name pod :/mnt/grm/run results": [[*TPU, "scp", "pod:/mnt/grm/run", "results", "--recurse", "--worker=0"]],
     "copy --name pod items.jsonl :items.jsonl": [
-        [*TPU, "scp", "--recurse", "items.jsonl", "pod:items.jsonl", "--worker=all"]
+        [*TPU, "scp", "items.jsonl", "pod:items.jsonl", "--recurse", "--worker=all"]
     ],
     "delete --name pod --zone us-west4-a --project some-project": [[*TPU, "delete", "pod", *WHERE]],
     "delete --name pod --queued --yes": [[*QUEUED, "delete", "pod", "--force", "--quiet"]],
