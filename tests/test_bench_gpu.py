@@ -36,9 +36,11 @@ def test_the_bound_of_a_step_of_27b_is_that_worked_out_by_hand(bench, prompts, m
         assert 32 * 4.3e12 / read == pytest.approx(2247, rel=0.001)
 
 
-def run(*arguments):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    environment.pop("XLA_FLAGS", None)
+def run(*arguments, devices=1):
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
     return subprocess.run(
         [sys.executable, SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -46,7 +48,7 @@ def run(*arguments):
 
 SIZES = (
     *("--model", "tiny", "--train-model", "tiny", "--prompt", "40", "--new", "64", "--k", "2", "--prompts", "2"),
-    *("--rows", "2", "--accumulate", "2", "--length", "32", "--repeats", "1"),
+    *("--rows", "2", "--accumulate", "1", "--length", "32", "--repeats", "1"),
 )
 
 
@@ -65,6 +67,17 @@ def test_a_tiny_run_measures_every_part():
     # Each of two prompts of 16 once, and of each of four completions of 8 tokens the first seven.
     assert grpo["tokens"] == 2 * (16 + 4 * 7)
     assert "flops_utilisation" not in sft  # the peak of a CPU is not known
+
+
+@pytest.mark.slow
+def test_on_two_devices_each_reads_its_part():
+    done = run(*SIZES, "--tensor", "2", "--fsdp", "2", "--json", devices=2)
+    assert done.returncode == 0, done.stderr
+    machine, judge, sft, grpo = map(json.loads, done.stdout.splitlines())
+    assert machine["devices"] == 2 and sft["tokens"] == 2 * 32
+    one = run(*SIZES, "--part", "judge", "--json")
+    whole = json.loads(one.stdout.splitlines()[1])["bytes_per_step"]
+    assert whole / 2 < judge["bytes_per_step"] < 0.6 * whole  # norms, and what tells positions, are on both
 
 
 @pytest.mark.slow
