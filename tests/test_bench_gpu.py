@@ -2,14 +2,14 @@
 
 import importlib.machinery
 import importlib.util
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+from grm_jax.errors import UserError
 from grm_jax.model.config import PRESETS
 from grm_jax.parallel.layout import Layout
 from grm_jax.spct.programs import Shape
@@ -36,51 +36,69 @@ def test_the_bound_of_a_step_of_27b_is_that_worked_out_by_hand(bench, prompts, m
         assert 32 * 4.3e12 / read == pytest.approx(2247, rel=0.001)
 
 
-def run(*arguments, devices=1):
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def measured(bench, monkeypatch):
+    """Runs the parts of a tiny benchmark, all of them for real and once; the clock says what it is told."""
+
+    def measure(*arguments, clock):
+        seconds = iter(clock)
+        monkeypatch.setattr(bench, "best_seconds", lambda run, repeats: (run(), next(seconds))[1])
+        return list(bench.measured(bench.arguments([*SIZES, *arguments])))
+
+    return measure
 
 
 SIZES = (
-    *("--model", "tiny", "--train-model", "tiny", "--prompt", "40", "--new", "64", "--k", "2", "--prompts", "2"),
-    *("--rows", "2", "--accumulate", "1", "--length", "32", "--repeats", "1"),
+    *("--model", "tiny", "--train-model", "tiny", "--prompt", "40", "--new", "8", "--k", "2", "--prompts", "2"),
+    *("--rows", "8", "--accumulate", "1", "--length", "32"),
 )
 
 
+def test_judging_is_timed_from_the_first_token_to_the_last(measured):
+    machine, judge = measured("--part", "judge", clock=[0.5, 4.0, 0.25])
+    assert machine["kind"] == "cpu" and machine["devices"] == jax.device_count()
+    assert judge["first_token_seconds"] == 0.5 and judge["step_seconds"] == (4.0 - 0.5) / 7
+    assert judge["tokens_per_second"] == 2 * 2 * 8 / 4.0
+    assert judge["bandwidth"] == 2 * 2**26 / 0.25  # read and written
+    assert judge["share_of_bound"] == pytest.approx(judge["bytes_per_step"] / 0.5 / judge["bandwidth"])
+
+
 @pytest.mark.slow
-def test_a_tiny_run_measures_every_part():
-    done = run(*SIZES, "--json")
-    assert done.returncode == 0, done.stderr
-    machine, judge, sft, grpo = map(json.loads, done.stdout.splitlines())
-    assert machine["kind"] == "cpu" and machine["devices"] == 1
-    assert judge["tokens_per_second"] == pytest.approx(2 * 2 * 64 / judge["seconds"])
-    assert judge["seconds"] == pytest.approx(judge["first_token_seconds"] + 63 * judge["step_seconds"])
-    assert judge["share_of_bound"] == pytest.approx(
-        judge["bytes_per_step"] / (judge["bandwidth"] * judge["step_seconds"])
+def test_training_counts_the_tokens_and_flops_of_the_trainer(measured, monkeypatch, bench):
+    monkeypatch.setattr(bench, "peak_flops", lambda kind: 1e9)
+    _, sft, grpo = measured("--part", "sft", "--part", "grpo", clock=[2.0, 4.0])
+    assert sft["tokens"] == 8 * 32 and sft["tokens_per_second"] == 128
+    assert sft["flops_utilisation"] == pytest.approx(sft["model_flops"] / 2.0 / 1e9)
+    # Each of eight prompts of 16 tokens once, and of each of its four completions of 8 the first seven.
+    assert grpo["tokens"] == 8 * (16 + 4 * 7) and grpo["step_seconds"] == 4.0
+
+
+@pytest.mark.slow  # eight devices on a CPU wait for each other
+def test_on_a_mesh_each_device_reads_its_part(measured):
+    (_, whole), (_, part) = (
+        measured("--part", "judge", "--tensor", tensor, clock=[0.5, 4.0, 0.25]) for tensor in ("1", "8")
     )
-    assert sft["tokens"] == 2 * 32 and sft["tokens_per_second"] == pytest.approx(64 / sft["step_seconds"])
-    # Each of two prompts of 16 once, and of each of four completions of 8 tokens the first seven.
-    assert grpo["tokens"] == 2 * (16 + 4 * 7)
-    assert "flops_utilisation" not in sft  # the peak of a CPU is not known
+    # Two key/value heads cannot be divided among eight devices; the rest is.
+    assert whole["bytes_per_step"] / 8 < part["bytes_per_step"] < whole["bytes_per_step"] / 2
 
 
-@pytest.mark.slow
-def test_on_two_devices_each_reads_its_part():
-    done = run(*SIZES, "--tensor", "2", "--fsdp", "2", "--json", devices=2)
-    assert done.returncode == 0, done.stderr
-    machine, judge, sft, grpo = map(json.loads, done.stdout.splitlines())
-    assert machine["devices"] == 2 and sft["tokens"] == 2 * 32
-    one = run(*SIZES, "--part", "judge", "--json")
-    whole = json.loads(one.stdout.splitlines()[1])["bytes_per_step"]
-    assert whole / 2 < judge["bytes_per_step"] < 0.6 * whole  # norms, and what tells positions, are on both
+@pytest.mark.slow  # eight devices on a CPU wait for each other
+def test_utilisation_on_a_mesh_is_of_all_devices(measured, monkeypatch, bench):
+    monkeypatch.setattr(bench, "peak_flops", lambda kind: 1e9)
+    _, sft = measured("--part", "sft", "--fsdp", "8", clock=[2.0])
+    assert sft["flops_utilisation"] == pytest.approx(sft["model_flops"] / 2.0 / 8e9)
 
 
-@pytest.mark.slow
-def test_prompts_that_are_not_sampled_together_are_refused():
-    done = run(*SIZES, "--part", "judge", "--prompts", "3", "--new", "2")
-    assert done.returncode == 1 and "--prompts 3: they are not sampled as one batch" in done.stderr
+def test_prompts_that_are_not_sampled_together_are_refused(measured):
+    with pytest.raises(UserError, match="--prompts 3: they are not sampled as one batch"):
+        measured("--part", "judge", "--prompts", "3", clock=[1.0] * 3)
+
+
+def test_a_clock_too_coarse_is_refused(measured):
+    with pytest.raises(UserError, match="--new 8: too few tokens to time a step"):
+        measured("--part", "judge", clock=[1.0, 1.0])
+
+
+def test_a_mistake_is_one_line():
+    done = subprocess.run([sys.executable, SCRIPT, "--new", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--new must be at least 2" in done.stderr
