@@ -94,6 +94,7 @@ def test_prompts_that_are_not_sampled_together_are_refused(measured):
         measured("--part", "judge", "--prompts", "3", clock=[1.0] * 3)
 
 
+@pytest.mark.slow
 def test_a_clock_too_coarse_is_refused(measured):
     with pytest.raises(UserError, match="--new 8: too few tokens to time a step"):
         measured("--part", "judge", clock=[1.0, 1.0])
