@@ -18,7 +18,7 @@ DOCUMENTS = sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), 
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_PATH = re.compile(r"(?<![\w./-])(?:\.ci|configs|docs|grm_jax|scripts|tests)(?:/[\w.-]+)*/[\w.-]*\w")
+_PATH = re.compile(r"(?<![\w./-])(?:\.ci|configs|docs|grm_jax|scripts|tests|tpu)(?:/[\w.-]+)*/[\w.-]*\w")
 
 
 def text(document: str) -> str:
@@ -49,7 +49,8 @@ def with_document(collect):
 def test_the_documents_are_there():
     expected = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
     expected |= {
-        f"docs/{name}.md" for name in ("arena", "design", "judging", "model", "prompts", "run_folder", "sampling")
+        f"docs/{name}.md"
+        for name in ("arena", "design", "judging", "model", "pods", "prompts", "run_folder", "sampling")
     }
     assert expected <= set(DOCUMENTS)
     assert with_document(commands), "no command was found: the pattern has lost them"
