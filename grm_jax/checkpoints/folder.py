@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import numpy as np
-
 from grm_jax.checkpoints.files import ORBAX_PARAMS, inside, replacing, replacing_folder
 from grm_jax.checkpoints.huggingface import hugging_face_leaves, load_hugging_face, save_hugging_face
 from grm_jax.checkpoints.orbax import load_orbax, orbax_leaves
@@ -19,6 +16,7 @@ from grm_jax.checkpoints.safetensors_io import has_safetensors, read_headers, re
 from grm_jax.checkpoints.tree import Leaves, Params
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.parallel.layout import Layout
 
 Kind = Literal["huggingface", "orbax"]
 
@@ -53,21 +51,25 @@ def kind(path: Path | str) -> Kind:
     return "huggingface"
 
 
-def load_params(path: Path | str, dtype: Any = None) -> tuple[Gemma2Config, Params]:
+def load_params(
+    path: Path | str, dtype: Any = None, layout: Layout | None = None, *, unrolled: bool = False
+) -> tuple[Gemma2Config, Params]:
     """Loads a model of either kind: `load_hugging_face` or `load_orbax`.
 
     Args:
         path: a model folder.
         dtype: float32 or bfloat16 for all leaves; None keeps the stored one.
+        layout: where the leaves are to live, on a mesh or one device; None for numpy arrays.
+        unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
 
     Returns:
-        The config and the parameter tree as numpy arrays.
+        The config and the parameter tree.
 
     Raises:
         UserError: as the two.
     """
     load = {"huggingface": load_hugging_face, "orbax": load_orbax}[kind(path)]
-    return load(path, dtype)
+    return load(path, dtype, layout=layout, unrolled=unrolled)
 
 
 def leaves(path: Path | str) -> tuple[Gemma2Config, Leaves]:
@@ -145,8 +147,7 @@ def save_trained(
         UserError: as `save_hugging_face` and `copy_side_files`.
     """
     with replacing_folder(folder) as partial:
-        # Whole leaves go to the host: slices of them on the device would be computed one by one.
-        save_hugging_face(partial, config, jax.tree.map(np.asarray, params), dtype=dtype)
+        save_hugging_face(partial, config, params, dtype=dtype)
         copy_side_files(source, partial)
         (partial / "template.toml").write_text(template, encoding="utf-8")
     return folder

@@ -10,6 +10,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge.loading import model_folder
 from grm_jax.judge.meta import has_head, load_head, save_meta
 from grm_jax.model.critique_reward import HEAD, zero_head
+from grm_jax.parallel.layout import layouts
 from grm_jax.spct.meta_data import MetaBatches, describe, group_critiques, read_critiques
 from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
@@ -61,7 +62,7 @@ def run_meta_stage(
         raise UserError(
             f"{sources[0]}: all critiques are {kind}, so there is nothing to tell apart; give others as well"
         )
-    config, trunk = load_params(source, dtype="float32")
+    config, trunk = load_params(source, "float32", layouts().train)
     check_tokenizer(tokenizer, config.vocab_size)
     groups, too_long = group_critiques(
         critiques, by_id, wording, tokenizer, size=settings.group, max_tokens=config.max_length

@@ -19,10 +19,6 @@ class Placement:
     layout: Layout
     config: Gemma2Config
 
-    def params(self, params: Params) -> Params:
-        """Puts the model's parameters on the devices."""
-        return cast(Params, jax.device_put(params, self.layout.tree(self.of(params), params)))
-
     def of(self, params: Params) -> Params:
         """Names of the axes of these parameters: `PartitionSpec`s in a tree like theirs."""
         return parameter_axes(self.config, params)

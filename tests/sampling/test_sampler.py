@@ -107,7 +107,7 @@ def test_other_parameters_are_loaded_without_compiling_anew():
     first = list(drawn.sample(request))
     drawn.load(other)
     second = list(drawn.sample(request))
-    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._typed._cache_size() == 1
+    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._formed._cache_size() == 1
     fresh = Sampler(CONFIG, other, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset({1, 5}))
     for (_, found), (_, expected), (_, before) in zip(second, fresh.sample(request), first, strict=True):
         for a, b, old in zip(found, expected, before, strict=True):
