@@ -86,7 +86,9 @@ class Sampler:
         like = jax.eval_shape(form, params)
         self._dtypes = jax.tree.map(lambda x: x.dtype, like)
         self._places = layout.tree(logical_axes(config, unrolled=model.unrolled), like) if layout.mesh else None
-        self._formed = jax.jit(lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), form(params), self._dtypes))
+        self._formed = jax.jit(
+            lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), form(params), self._dtypes)
+        )
         self.load(params)
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]

@@ -1,4 +1,4 @@
-"""A program: loads a model folder, saves it again, and prints as JSON what that took beside the arrays.
+"""A program: loads a model folder, makes a sampler of it or saves it again, and prints as JSON what that took beside the arrays.
 
     python memory_use.py FOLDER float32|bfloat16 DATA FSDP TENSOR train|decode [TARGET]
 
@@ -65,19 +65,27 @@ def main(folder: str, dtype: str, *rest: str) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     from grm_jax.checkpoints.folder import load_params
     from grm_jax.checkpoints.huggingface import save_hugging_face
-    from grm_jax.parallel.layout import make_layouts
+    from grm_jax.parallel.layout import make_layouts, use
     from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
+    from grm_jax.sampling.policy import SamplingPolicy
+    from grm_jax.sampling.sampler import Sampler
 
     sizes = tuple(map(int, shape))
-    layout = getattr(make_layouts(TrainMesh(*sizes), DecodeMesh(*sizes)), table)
+    layouts = make_layouts(TrainMesh(*sizes), DecodeMesh(*sizes))
+    layout = getattr(layouts, table)
     record = Path(f"{folder}.rss")
     jax.block_until_ready(jax.numpy.zeros(3) + 1)  # what jax itself needs is there before
     with Peak(record) as loading:
-        config, params = load_params(folder, dtype, layout, unrolled=table == "decode" and sizes == (1, 1, 1))
+        config, params = load_params(folder, dtype, layout, unrolled=table == "decode")
         jax.block_until_ready(params)
     leaves = jax.tree.leaves(params)
     arrays = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
     found = {"arrays": arrays, "loading": loading.bytes - arrays, "loading_seconds": loading.seconds}
+    if table == "decode":
+        with Peak(record) as sampling, use(layouts):
+            sampler = Sampler(config, params, policy=SamplingPolicy(), max_new=1, stop_ids=frozenset())
+        assert sampler
+        found["sampler"] = sampling.bytes
     if target:
         with Peak(record) as saving:
             save_hugging_face(target, config, params, max_shard_bytes=2**30)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from memory_use import MALLOC
+from one_of_two import counting
 from model_folders import assert_same_tensors, hugging_face_tensors, stored_shapes, write_hugging_face
 from safetensors.numpy import load_file, save_file
 
@@ -27,19 +29,19 @@ CONFIG = Gemma2Config(24, 16, 40, 4, 8, 4, 6)  # four key/value heads stay whole
 ROOT = Path(__file__).parents[2]
 
 
-def layout(table: str, shape: tuple[int, int, int]) -> Layout:
-    return getattr(make_layouts(TrainMesh(*shape), DecodeMesh(*shape)), table)
-
-
-LAYOUTS = {
-    "one device": Layout(),
-    **{
-        f"{table} {shape}": layout(table, shape)
-        for table, shape in [
-            ("train", (1, 8, 1)), ("train", (2, 2, 2)), ("train", (1, 2, 4)), ("decode", (1, 1, 8)), ("decode", (2, 1, 4)),
-        ]
-    },
+LAYOUTS = {"one device": None} | {
+    f"{table} {shape}": (table, shape)
+    for table, shape in [
+        ("train", (1, 8, 1)), ("train", (2, 2, 2)), ("train", (1, 2, 4)), ("decode", (1, 1, 8)), ("decode", (2, 1, 4)),
+    ]
 }  # fmt: skip
+
+
+def layout(name: str) -> Layout:
+    if LAYOUTS[name] is None:
+        return Layout()
+    table, shape = LAYOUTS[name]
+    return getattr(make_layouts(TrainMesh(*shape), DecodeMesh(*shape)), table)
 
 
 def stacked_by_hand(tensors, dtype):
@@ -105,14 +107,14 @@ CASES = [(name, source, "float32") for name in LAYOUTS for source in ("float32",
 def test_every_layout_holds_the_bits_of_the_files(tmp_path, name, source, wanted, small_blocks):
     folder, tensors = stored(tmp_path / "in", source)
     expected = stacked_by_hand(tensors, wanted or "float32")
-    config, params = load_params(folder, wanted, LAYOUTS[name])
+    config, params = load_params(folder, wanted, layout(name))
     assert config == CONFIG
     assert_same_tensors(flat(params), expected)
-    where = LAYOUTS[name].tree(logical_axes(CONFIG), params)
+    where = layout(name).tree(logical_axes(CONFIG), params)
     assert jax.tree.map(lambda leaf: leaf.sharding, params) == where
-    _, apart = load_params(folder, wanted, LAYOUTS[name], unrolled=True)
+    _, apart = load_params(folder, wanted, layout(name), unrolled=True)
     assert_same_tensors(flat(apart), flat(unroll(unflatten_dict(expected, sep="/"))))
-    where = LAYOUTS[name].tree(logical_axes(CONFIG, unrolled=True), apart)
+    where = layout(name).tree(logical_axes(CONFIG, unrolled=True), apart)
     assert jax.tree.map(lambda leaf: leaf.sharding, apart) == where
 
 
@@ -122,7 +124,7 @@ def test_memory_of_its_own_is_filled_and_read_block_by_block(tmp_path, name, dty
     if cut:
         monkeypatch.setattr(blocks, "BLOCK", 200)
     folder, tensors = stored(tmp_path / "in", dtype)
-    config, params = load_params(folder, None, LAYOUTS[name])
+    config, params = load_params(folder, None, layout(name))
     assert_same_tensors(flat(params), stacked_by_hand(tensors, dtype))
     save_hugging_face(tmp_path / "out", config, params)
     assert_same_tensors(load_file(tmp_path / "out" / "model.safetensors"), tensors)
@@ -134,8 +136,8 @@ def test_orbax_folders_are_loaded_into_the_same_arrays(tmp_path, name, unrolled)
     folder, _ = stored(tmp_path / "in", "float32")
     save_orbax(tmp_path / "orbax", *load_params(folder))
     for dtype in (None, "bfloat16"):
-        _, wanted = load_params(folder, dtype, LAYOUTS[name], unrolled=unrolled)
-        _, found = load_params(tmp_path / "orbax", dtype, LAYOUTS[name], unrolled=unrolled)
+        _, wanted = load_params(folder, dtype, layout(name), unrolled=unrolled)
+        _, found = load_params(tmp_path / "orbax", dtype, layout(name), unrolled=unrolled)
         assert_same_tensors(flat(found), flat(wanted))
         assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, wanted)
 
@@ -143,24 +145,38 @@ def test_orbax_folders_are_loaded_into_the_same_arrays(tmp_path, name, unrolled)
 def test_a_device_reads_what_it_holds(tmp_path, monkeypatch):
     """Of a divided model every number is read once, though there are eight devices."""
     folder, tensors = stored(tmp_path / "in", "float32")
-    read, opened = [], huggingface.open_tensors
-
-    class Counted:
-        def __init__(self, tensor):
-            self.tensor = tensor
-
-        def __getitem__(self, index):
-            part = self.tensor[index]
-            read.append(part.size)
-            return part
-
-    def counting(headers):
-        tensor = opened(headers)
-        return lambda name: Counted(tensor(name))
-
-    monkeypatch.setattr(huggingface, "open_tensors", counting)
-    load_params(folder, None, LAYOUTS["train (1, 2, 4)"])
+    read: list[int] = []
+    monkeypatch.setattr(huggingface, "open_tensors", counting(huggingface.open_tensors, read))
+    load_params(folder, None, layout("train (1, 2, 4)"))
     assert sum(read) == sum(tensor.size for tensor in tensors.values())
+
+
+def test_each_process_reads_what_its_own_devices_hold(tmp_path):
+    folder, tensors = stored(tmp_path / "in", "float32")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    outputs = [tmp_path / f"{process}.npz" for process in range(2)]
+    program = Path(__file__).with_name("one_of_two.py")
+    commands = [
+        [sys.executable, program, str(process), str(port), folder, output] for process, output in enumerate(outputs)
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    whole, seen = stacked_by_hand(tensors, "float32"), {}
+    for output in outputs:
+        found = dict(np.load(output))
+        read = int(found.pop("read"))
+        assert read < 0.6 * sum(tensor.size for tensor in tensors.values())  # half, and norms that both hold
+        for name, shard in found.items():
+            path, start = name.replace("|", "/").split(":")
+            index = tuple(slice(int(i), int(i) + n) for i, n in zip(start.split(","), shard.shape, strict=True))
+            np.testing.assert_array_equal(shard, whole[path][index])
+            seen.setdefault(path, np.zeros(whole[path].shape, bool))[index] = True
+    assert seen.keys() == whole.keys() and all(covered.all() for covered in seen.values())
 
 
 def test_blocks_cover_an_array_and_are_small(monkeypatch):
@@ -179,7 +195,7 @@ def test_a_written_file_is_the_librarys_byte_for_byte(tmp_path):
     tensors = hugging_face_tensors(CONFIG, "bfloat16")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.float32)
     folder = write_hugging_face(tmp_path / "in", CONFIG, tensors)
-    save_hugging_face(tmp_path / "out", *load_params(folder, None, LAYOUTS["train (2, 2, 2)"]))
+    save_hugging_face(tmp_path / "out", *load_params(folder, None, layout("train (2, 2, 2)")))
     save_file(tensors, tmp_path / "library.safetensors", metadata={"format": "pt"})
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "library.safetensors").read_bytes()
 
@@ -236,6 +252,7 @@ def test_less_than_two_tensors_are_held_beside_the_arrays(middling, tmp_path, wa
     found = used(folder, *way, *[tmp_path / "out"] * (way[-1] == "train"))
     assert found["arrays"] > 200e6
     assert found["loading"] < 2 * largest, found
+    assert found.get("sampler", 0) < 2 * largest, found
     assert found.get("saving", 0) < 2 * largest * (2 if way[0] == "float32" else 1), found
 
 
