@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from memory_use import MALLOC
-from one_of_two import counting
 from model_folders import assert_same_tensors, hugging_face_tensors, stored_shapes, write_hugging_face
+from one_of_two import counting
 from safetensors.numpy import load_file, save_file
 
 from grm_jax.checkpoints import blocks, huggingface, load_params, save_hugging_face, save_orbax
