@@ -12,17 +12,15 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 SAMPLER = """
-import sys, time
+import select, sys
 highest = 0
-while True:
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.002)[0]:
     with open(f"/proc/{sys.argv[1]}/status") as status:
         highest = max(highest, next(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
-    with open(sys.argv[2], "w") as file:
-        file.write(str(highest))
-    time.sleep(0.002)
+print(highest)
 """
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
@@ -36,24 +34,17 @@ def anonymous() -> int:
 class Peak:
     """The highest anonymous memory inside the block, above what was there before; and its seconds."""
 
-    def __init__(self, record: Path):
-        self._record = record
-
     def __enter__(self) -> "Peak":
+        command = [sys.executable, "-c", SAMPLER, str(os.getpid())]
+        self._sampler = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._sampler.stdout.readline() == "ready\n"
         self._before, self._start = anonymous(), time.perf_counter()
-        self._sampler = subprocess.Popen([sys.executable, "-c", SAMPLER, str(os.getpid()), str(self._record)])
-        while not self._record.exists() or not self._record.read_text():
-            time.sleep(0.01)
-        self._start = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
-        time.sleep(0.05)
-        self._sampler.kill()
-        self._sampler.wait()
-        self.bytes = max(1024 * int(self._record.read_text() or 0), anonymous()) - self._before
-        self._record.unlink()
+        highest, _ = self._sampler.communicate()
+        self.bytes = max(1024 * int(highest), anonymous()) - self._before
 
 
 def main(folder: str, dtype: str, *rest: str) -> None:
@@ -73,21 +64,20 @@ def main(folder: str, dtype: str, *rest: str) -> None:
     sizes = tuple(map(int, shape))
     layouts = make_layouts(TrainMesh(*sizes), DecodeMesh(*sizes))
     layout = getattr(layouts, table)
-    record = Path(f"{folder}.rss")
     jax.block_until_ready(jax.numpy.zeros(3) + 1)  # what jax itself needs is there before
-    with Peak(record) as loading:
+    with Peak() as loading:
         config, params = load_params(folder, dtype, layout, unrolled=table == "decode")
         jax.block_until_ready(params)
     leaves = jax.tree.leaves(params)
     arrays = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
     found = {"arrays": arrays, "loading": loading.bytes - arrays, "loading_seconds": loading.seconds}
     if table == "decode":
-        with Peak(record) as sampling, use(layouts):
+        with Peak() as sampling, use(layouts):
             sampler = Sampler(config, params, policy=SamplingPolicy(), max_new=1, stop_ids=frozenset())
         assert sampler
         found["sampler"] = sampling.bytes
     if target:
-        with Peak(record) as saving:
+        with Peak() as saving:
             save_hugging_face(target, config, params, max_shard_bytes=2**30)
         found |= {"saving": saving.bytes, "saving_seconds": saving.seconds}
     print(json.dumps(found))
