@@ -1,16 +1,14 @@
 """A model folder of either kind."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-import jax
-import numpy as np
 
 from grm_jax.checkpoints.files import ORBAX_PARAMS, inside, replacing, replacing_folder
 from grm_jax.checkpoints.huggingface import hugging_face_leaves, load_hugging_face, save_hugging_face
@@ -19,6 +17,8 @@ from grm_jax.checkpoints.safetensors_io import has_safetensors, read_headers, re
 from grm_jax.checkpoints.tree import Leaves, Params
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.parallel import hosts
+from grm_jax.parallel.layout import Layout
 
 Kind = Literal["huggingface", "orbax"]
 
@@ -53,21 +53,25 @@ def kind(path: Path | str) -> Kind:
     return "huggingface"
 
 
-def load_params(path: Path | str, dtype: Any = None) -> tuple[Gemma2Config, Params]:
+def load_params(
+    path: Path | str, dtype: Any = None, layout: Layout | None = None, *, unrolled: bool = False
+) -> tuple[Gemma2Config, Params]:
     """Loads a model of either kind: `load_hugging_face` or `load_orbax`.
 
     Args:
         path: a model folder.
         dtype: float32 or bfloat16 for all leaves; None keeps the stored one.
+        layout: where the leaves are to live, on a mesh or one device; None for numpy arrays.
+        unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
 
     Returns:
-        The config and the parameter tree as numpy arrays.
+        The config and the parameter tree.
 
     Raises:
         UserError: as the two.
     """
     load = {"huggingface": load_hugging_face, "orbax": load_orbax}[kind(path)]
-    return load(path, dtype)
+    return load(path, dtype, layout=layout, unrolled=unrolled)
 
 
 def leaves(path: Path | str) -> tuple[Gemma2Config, Leaves]:
@@ -126,9 +130,18 @@ def copy_side_files(source: Path | str, target: Path | str) -> list[str]:
 
 
 def save_trained(
-    folder: Path, config: Gemma2Config, params: Mapping[str, Any], source: Path, template: str, *, dtype: Any = None
+    folder: Path,
+    config: Gemma2Config,
+    params: Mapping[str, Any],
+    source: Path,
+    template: str,
+    *,
+    dtype: Any = None,
+    also: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Saves a model that was trained, in the Hugging Face form with all that a judge needs; what `folder` held is replaced.
+
+    Of several processes all call it, and process 0 writes.
 
     Args:
         folder: appears whole or not at all (`replacing_folder`).
@@ -137,6 +150,7 @@ def save_trained(
         source: a model folder to take the tokenizer and generation settings from.
         template: TOML text of the template it was trained with.
         dtype: of the weights; None keeps them as they are.
+        also: writes what else the folder is to hold.
 
     Returns:
         The folder.
@@ -144,11 +158,13 @@ def save_trained(
     Raises:
         UserError: as `save_hugging_face` and `copy_side_files`.
     """
-    with replacing_folder(folder) as partial:
-        # Whole leaves go to the host: slices of them on the device would be computed one by one.
-        save_hugging_face(partial, config, jax.tree.map(np.asarray, params), dtype=dtype)
-        copy_side_files(source, partial)
-        (partial / "template.toml").write_text(template, encoding="utf-8")
+    with replacing_folder(folder) if hosts.is_leader() else contextlib.nullcontext(folder) as partial:
+        save_hugging_face(partial, config, params, dtype=dtype)
+        if hosts.is_leader():
+            copy_side_files(source, partial)
+            (partial / "template.toml").write_text(template, encoding="utf-8")
+            also(partial)
+    hosts.wait("a saved model")
     return folder
 
 

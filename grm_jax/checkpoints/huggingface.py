@@ -1,5 +1,6 @@
 """Gemma-2 folders of Hugging Face (config.json and safetensors), in and out of our parameter tree."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from grm_jax.checkpoints.blocks import blocks, entry_blocks, filled
 from grm_jax.checkpoints.files import new_model_folder
-from grm_jax.checkpoints.layout import check_shapes, leaf_shapes, places
-from grm_jax.checkpoints.safetensors_io import Header, read_headers, read_tensors, write_tensors
+from grm_jax.checkpoints.layout import TABLE, Index, Leaf, Place, check_shapes, leaf_shapes, places, tree_leaves
+from grm_jax.checkpoints.safetensors_io import Header, dealt, open_tensors, read_headers, write_tensors
 from grm_jax.checkpoints.tree import (
     BFLOAT16,
     FLOAT32,
@@ -17,12 +19,15 @@ from grm_jax.checkpoints.tree import (
     Params,
     checked_dtype,
     checked_leaves,
+    leaf_shardings,
     read_config,
     same_bits,
     write_config,
 )
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.parallel import hosts
+from grm_jax.parallel.layout import Layout
 
 Progress = Callable[[int, int], None]  # tensors done, tensors in all
 
@@ -31,20 +36,27 @@ _OLD_BUFFER = ".rotary_emb.inv_freq"  # early transformers stored these constant
 
 
 def load_hugging_face(
-    folder: Path | str, dtype: Any = None, progress: Progress | None = None
+    folder: Path | str,
+    dtype: Any = None,
+    progress: Progress | None = None,
+    layout: Layout | None = None,
+    *,
+    unrolled: bool = False,
 ) -> tuple[Gemma2Config, Params]:
-    """Loads a Gemma-2 model.
+    """Loads a Gemma-2 model, block by block into the arrays that are returned: some megabytes are held beside them.
 
-    The stacked leaves are allocated once and filled tensor by tensor, so the peak is the model and one tensor.
+    On a mesh of several processes each reads what its own devices hold.
 
     Args:
         folder: with config.json and model.safetensors, or its shards and index.
         dtype: float32 or bfloat16 for all leaves; None keeps the stored one. Then a leaf is bfloat16 if all its tensors
             are, else float32: float16 is widened, because bfloat16 would drop three of its ten fraction bits.
-        progress: called with (tensors done, tensors in all).
+        progress: called with (tensors begun, tensors in all).
+        layout: where the leaves are to live; None for numpy arrays.
+        unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
 
     Returns:
-        The config, and the parameter tree of docs/design.md as numpy arrays.
+        The config, and the parameter tree of docs/design.md.
 
     Raises:
         UserError: anything that is not exactly a Gemma-2 model in safetensors: pickles, damaged files, missing, unknown
@@ -52,22 +64,35 @@ def load_hugging_face(
     """
     folder, dtype = Path(folder), checked_dtype(dtype)
     config, headers = _model_headers(folder)
-    where = {place.name: place for place in places(config)}
-    leaves = {path: np.empty(shape, dtype or kept) for path, (shape, kept) in _leaves(config, headers).items()}
-    for done, (name, tensor) in enumerate(read_tensors(headers, where), 1):
-        place = where[name]
-        entry = leaves[place.path] if place.pair is None else leaves[place.path][place.pair]
-        entry[...] = place.row.to_held(tensor, config)
-        if progress:
-            progress(done, len(where))
+    tensor, begun = open_tensors(headers), set[str]()
+    kept = {path: dtype or stored for path, (_, stored) in _leaves(config, headers).items()}
+    shardings = leaf_shardings(config, layout, unrolled=unrolled)
+
+    def entry(place: Place, index: Index) -> np.ndarray:
+        if progress and place.name not in begun:
+            begun.add(place.name)
+            progress(len(begun), len(places(config)))
+        return place.row.part(tensor(place.name), index, config)
+
+    def read(leaf: Leaf, index: Index, out: np.ndarray) -> None:
+        if leaf.stacked:
+            pairs, *inside = index
+            for held, place in zip(out, leaf.places[pairs], strict=True):
+                held[...] = entry(place, tuple(inside))
+        else:
+            out[...] = entry(leaf.places[0], index)
+
+    leaves = tree_leaves(config, unrolled=unrolled)
     if _LM_HEAD in headers:
-        _, head = next(read_tensors(headers, [_LM_HEAD]))
-        if not same_bits(head.astype(leaves["embedding"].dtype), leaves["embedding"]):
-            raise UserError(
-                f"{headers[_LM_HEAD].file}: {_LM_HEAD} differs from {_EMBEDDING}; Gemma-2 ties them, "
-                "so remove it if it is stale, else use another model"
-            )
-    return config, unflatten_dict(leaves, sep="/")
+        _check_output_matrix(config, headers, kept["embedding"])
+    made = {
+        path: filled(
+            functools.partial(read, leaf), leaf.shape(config), kept[leaf.places[0].path], shardings[path],
+            cut=leaf.places[0].row.cut + leaf.stacked,
+        )
+        for path, leaf in leaves.items()
+    }  # fmt: skip
+    return config, unflatten_dict(made, sep="/")
 
 
 def save_hugging_face(
@@ -80,7 +105,8 @@ def save_hugging_face(
 ) -> None:
     """Saves a model so that `transformers.AutoModelForCausalLM.from_pretrained` reads it.
 
-    config.json is written last: a folder without it is an interrupted save. Beside the parameters, one shard is held.
+    config.json is written last: a folder without it is an interrupted save. Beside the parameters, one tensor is held. Of several
+    processes all call it, and process 0 writes.
 
     Args:
         folder: new, or without a model in it.
@@ -97,24 +123,28 @@ def save_hugging_face(
     leaves = checked_leaves(config, params, folder)
     where = {place.name: place for place in places(config)}
     dtypes = {path: dtype or np.dtype(leaf.dtype) for path, leaf in leaves.items()}
-    sizes = {
-        name: int(np.prod(place.row.stored_shape(config))) * dtypes[place.path].itemsize
-        for name, place in where.items()
-    }
+    tensors = {name: (place.row.stored_shape(config), dtypes[place.path]) for name, place in where.items()}
     made = 0
 
     def make(name: str) -> np.ndarray:
         nonlocal made
-        place = where[name]
-        leaf = leaves[place.path]
-        entry = np.asarray(leaf if place.pair is None else leaf[place.pair])
+        place, tensor = where[name], np.empty(*tensors[name])
+        whole = tuple(slice(0, size) for size in place.row.held_shape(config))
+        held = place.row.part(tensor, whole, config)
+        for index, block in entry_blocks(leaves[place.path], place.pair, cut=place.row.cut):
+            held[index] = block
         made += 1
         if progress:
             progress(made, len(where))
-        return place.row.to_stored(entry, config).astype(dtypes[place.path])
+        return tensor
 
+    if not hosts.is_leader():
+        for names in dealt(tensors, max_shard_bytes):
+            for name in names:
+                make(name)
+        return
     new_model_folder(folder)
-    write_tensors(folder, sizes, make, max_shard_bytes)
+    write_tensors(folder, tensors, make, max_shard_bytes)
     write_config(folder, config, dtypes.values())
 
 
@@ -143,6 +173,18 @@ def _model_headers(folder: Path) -> tuple[Gemma2Config, dict[str, Header]]:
                 f"{header.file}: {name} is {header.dtype}; weights must be float32, bfloat16 or float16 (not quantized)"
             )
     return config, headers
+
+
+def _check_output_matrix(config: Gemma2Config, headers: Mapping[str, Header], dtype: np.dtype) -> None:
+    """Refuses an output matrix that is not the embedding, both in the type they are loaded in."""
+    row, tensor = TABLE[0], open_tensors(headers)
+    for index in blocks(row.held_shape(config), FLOAT32.itemsize, row.cut):
+        head, embedding = (row.part(tensor(name), index, config).astype(dtype) for name in (_LM_HEAD, _EMBEDDING))
+        if not same_bits(head, embedding):
+            raise UserError(
+                f"{headers[_LM_HEAD].file}: {_LM_HEAD} differs from {_EMBEDDING}; Gemma-2 ties them, "
+                "so remove it if it is stale, else use another model"
+            )
 
 
 def _leaves(config: Gemma2Config, headers: Mapping[str, Header]) -> Leaves:

@@ -8,8 +8,10 @@ entry p of the `local` leaf and layer 2p + 1 entry p of the `global` one.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 
 Shape = tuple[int, ...]
+Index = tuple[slice, ...]  # one slice an axis, start and stop given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +48,30 @@ class Row:
         sizes = _sizes(config)
         return tuple(sizes[letter] for letter in self.held.split())
 
-    def to_held(self, tensor: np.ndarray, config: Gemma2Config) -> np.ndarray:
-        """Views a Hugging Face tensor with our axes."""
-        sizes, letters = _sizes(config), self.stored.replace(" ", "")
-        return tensor.reshape([sizes[a] for a in letters]).transpose([letters.index(a) for a in self.held.split()])
+    @property
+    def cut(self) -> int:
+        """The axis of ours along which the Hugging Face file lies: a slice of it is read in one piece."""
+        return self.held.split().index(self.stored[0])
 
-    def to_stored(self, entry: np.ndarray, config: Gemma2Config) -> np.ndarray:
-        """Gives one layer's entry of our leaf the Hugging Face axes."""
-        letters = self.held.split()
-        return entry.transpose([letters.index(a) for a in self.stored.replace(" ", "")]).reshape(
-            self.stored_shape(config)
-        )
+    def part(self, tensor: Any, index: Index, config: Gemma2Config) -> np.ndarray:
+        """Gives a part of a Hugging Face tensor our axes; nothing but that part is read, and of a numpy array it is a view.
+
+        Args:
+            tensor: a numpy array, or what gives slices of a stored one.
+            index: the part, along our axes; inside a merged axis only the first letter may be cut ("NH": whole heads).
+            config: the model's shape.
+        """
+        lengths, axes = {}, {}
+        for letter, size, where in zip(self.held.split(), self.held_shape(config), index, strict=True):
+            lengths[letter], axes[letter] = where.stop - where.start, (where, size)
+        stored = []
+        for first, *inner in self.stored.split():
+            assert all(lengths[letter] == axes[letter][1] for letter in inner), f"{self.name}: {index}"
+            width = math.prod(lengths[letter] for letter in inner)
+            stored.append(slice(axes[first][0].start * width, axes[first][0].stop * width))
+        letters = self.stored.replace(" ", "")
+        part = tensor[tuple(stored)].reshape([lengths[letter] for letter in letters])
+        return part.transpose([letters.index(letter) for letter in self.held.split()])
 
 
 _LAYER, _OURS = "model.layers.{layer}.", "layers/{kind}/"
@@ -100,15 +116,34 @@ def places(config: Gemma2Config) -> tuple[Place, ...]:
     return (Place(first.name, first.path, None, first), *layers, Place(last.name, last.path, None, last))
 
 
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A leaf of our tree: the tensors it is made of, in order, and whether it stacks them."""
+
+    places: tuple[Place, ...]
+    stacked: bool
+
+    def shape(self, config: Gemma2Config) -> Shape:
+        """Its shape; stacked leaves lead with the number of pairs."""
+        entry = self.places[0].row.held_shape(config)
+        return (len(self.places), *entry) if self.stacked else entry
+
+
 @functools.lru_cache(maxsize=8)
+def tree_leaves(config: Gemma2Config, *, unrolled: bool = False) -> Mapping[str, Leaf]:
+    """Every leaf of our parameter tree by path; of the tree of an unrolled model, `model.gemma2.unroll` names the layers."""
+    found: dict[str, list[Place]] = {}
+    for place in places(config):
+        path = place.path
+        if unrolled and place.pair is not None:
+            path = path.replace("layers", f"layers_{place.pair}", 1)
+        found.setdefault(path, []).append(place)
+    return {path: Leaf(tuple(held), held[0].pair is not None and not unrolled) for path, held in found.items()}
+
+
 def leaf_shapes(config: Gemma2Config) -> Mapping[str, Shape]:
-    """Shape of every leaf of our parameter tree, by path; stacked leaves lead with the number of pairs."""
-    return {
-        place.path: place.row.held_shape(config)
-        if place.pair is None
-        else (config.num_pairs, *place.row.held_shape(config))
-        for place in places(config)
-    }
+    """Shape of every leaf of our parameter tree, by path."""
+    return {path: leaf.shape(config) for path, leaf in tree_leaves(config).items()}
 
 
 def check_shapes(

@@ -10,15 +10,27 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from grm_jax.checkpoints.files import ORBAX_PARAMS, first_line, new_model_folder
-from grm_jax.checkpoints.layout import leaf_shapes
-from grm_jax.checkpoints.tree import FLOAT32, Leaves, Params, checked_dtype, checked_leaves, read_config, write_config
+from grm_jax.checkpoints.layout import Shape, leaf_shapes
+from grm_jax.checkpoints.tree import (
+    FLOAT32,
+    Leaves,
+    Params,
+    checked_dtype,
+    checked_leaves,
+    leaf_shardings,
+    read_config,
+    write_config,
+)
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gemma2 import unroll
+from grm_jax.parallel.layout import Layout
 
 _SPARE = 2**20  # bytes beside the weights, for metadata and config.json
 
@@ -59,7 +71,12 @@ def save_orbax(folder: Path | str, config: Gemma2Config, params: Mapping[str, An
 
 
 def load_orbax(
-    folder: Path | str, dtype: Any = None, progress: Callable[[int, int], None] | None = None
+    folder: Path | str,
+    dtype: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+    layout: Layout | None = None,
+    *,
+    unrolled: bool = False,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a model that `save_orbax` wrote, leaf by leaf.
 
@@ -67,18 +84,24 @@ def load_orbax(
         folder: with config.json and `params/`.
         dtype: float32 or bfloat16 for all leaves; None keeps each leaf's.
         progress: called with (leaves done, leaves in all).
+        layout: where the leaves are to live; None for numpy arrays.
+        unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
 
     Returns:
-        The config and the parameter tree as numpy arrays.
+        The config and the parameter tree.
 
     Raises:
         UserError: a part is missing or damaged, or the parameters do not fit the config.
     """
     folder, dtype = Path(folder).absolute(), checked_dtype(dtype)
     config, leaves = orbax_leaves(folder)
-    read = {}
+    stacked, wanted = leaf_shardings(config, layout), leaf_shardings(config, layout, unrolled=unrolled)
+    read: dict[str, Any] = {}
     for done, (path, (shape, kept)) in enumerate(leaves.items(), 1):
-        read[path] = _read_leaf(folder / ORBAX_PARAMS, path, np.empty(shape, dtype or kept))
+        leaf = _read_leaf(folder / ORBAX_PARAMS, path, shape, dtype or kept, stacked[path])
+        tree = unflatten_dict({path: leaf}, sep="/")
+        for name, part in flatten_dict(unroll(tree) if unrolled else tree, sep="/").items():
+            read[name] = part if layout is None else jax.device_put(part, wanted[name])
         if progress:
             progress(done, len(leaves))
     return config, unflatten_dict(read, sep="/")
@@ -100,7 +123,7 @@ def orbax_leaves(folder: Path | str) -> tuple[Gemma2Config, Leaves]:
             raise UserError(f"{path}: is a link; a model folder must hold its own files, put a copy there")
     # Orbax opens all leaves at once, and prints a traceback for each one still pending when another fails. A damaged
     # store fails here first, with one leaf.
-    _read_leaf(params, "final_norm", np.empty(leaf_shapes(config)["final_norm"], FLOAT32))
+    _read_leaf(params, "final_norm", leaf_shapes(config)["final_norm"], FLOAT32)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             tree = dict(checkpointer.metadata(params).item_metadata.tree)
@@ -110,10 +133,17 @@ def orbax_leaves(folder: Path | str) -> tuple[Gemma2Config, Leaves]:
     return config, {path: (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves.items()}
 
 
-def _read_leaf(params: Path, path: str, like: np.ndarray) -> np.ndarray:
-    """Reads one leaf in the dtype of `like`."""
-    item = unflatten_dict({path: like}, sep="/")
-    restore_args = unflatten_dict({path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=like.dtype)}, sep="/")
+def _read_leaf(
+    params: Path, path: str, shape: Shape, dtype: np.dtype, sharding: jax.sharding.Sharding | None = None
+) -> Any:
+    """Reads one leaf, as a numpy array or to where it is to live."""
+    how = (
+        ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype)
+        if sharding is None
+        else ocp.ArrayRestoreArgs(sharding=sharding, global_shape=shape, dtype=dtype)
+    )
+    item = unflatten_dict({path: jax.ShapeDtypeStruct(shape, dtype)}, sep="/")
+    restore_args = unflatten_dict({path: how}, sep="/")
     args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:

@@ -1,13 +1,16 @@
-"""Tensors in safetensors files: headers first, then one tensor at a time. Nothing here knows what the tensors mean."""
+"""Tensors in safetensors files: headers first, then parts of tensors. Nothing here knows what the tensors mean."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives numpy its bfloat16, which safetensors looks up by name)
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from grm_jax.checkpoints.files import first_line, inside, read_json, replacing, write_json
 from grm_jax.checkpoints.layout import some
@@ -15,6 +18,7 @@ from grm_jax.errors import UserError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_NAMES = {"float32": "F32", "bfloat16": "BF16"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -64,15 +68,13 @@ def read_headers(folder: Path) -> dict[str, Header]:
     return headers
 
 
-def read_tensors(headers: Mapping[str, Header], names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Reads the named tensors one after another, file by file (in the order of the files, not of the names)."""
-    by_file: dict[Path, list[str]] = {}
-    for name in names:
-        by_file.setdefault(headers[name].file, []).append(name)
-    for file, held in by_file.items():
-        with _open(file) as f:
-            for name in held:
-                yield name, f.get_tensor(name)
+def open_tensors(headers: Mapping[str, Header]) -> Callable[[str], Any]:
+    """Returns a function that gives a tensor by its name, to be indexed by slices; what is indexed is read, nothing else.
+
+    Files are mapped into memory when they are first asked for, and as long as the function lives.
+    """
+    opened = functools.cache(_open)
+    return lambda name: opened(headers[name].file).get_slice(name)
 
 
 def read_samples(headers: Mapping[str, Header], points: int, width: int) -> Iterator[tuple[str, bytes]]:
@@ -94,41 +96,68 @@ def read_samples(headers: Mapping[str, Header], points: int, width: int) -> Iter
 
 def write_tensors(
     folder: Path,
-    sizes: Mapping[str, int],
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     make: Callable[[str], np.ndarray],
     max_shard_bytes: int,
 ) -> None:
     """Writes tensors as one file, or as several with an index if they pass `max_shard_bytes`.
 
-    One shard is held in memory at a time; each file appears whole or not at all.
+    One tensor is held in memory at a time; each file appears whole or not at all.
 
     Args:
         folder: an existing folder.
-        sizes: bytes of every tensor, in the order to write.
+        tensors: shape and dtype (float32 or bfloat16) of every tensor, in the order they are dealt out to files.
         make: gives a tensor by its name.
         max_shard_bytes: a larger tensor has a shard to itself.
     """
-    shards: list[list[str]] = [[]]
-    room = max_shard_bytes
-    for name, size in sizes.items():
-        if size > room and shards[-1]:
-            shards.append([])
-            room = max_shard_bytes
-        shards[-1].append(name)
-        room -= size
+    shards = dealt(tensors, max_shard_bytes)
     total = len(shards)
     files = [SINGLE] if total == 1 else [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
     for file, names in zip(files, shards, strict=True):
-        tensors = {name: np.ascontiguousarray(make(name)) for name in names}
         with replacing(folder / file) as temporary:
-            try:
-                # transformers refuses files whose metadata does not name a framework
-                save_file(tensors, temporary, metadata={"format": "pt"})
-            except SafetensorError as error:
-                raise UserError(f"{folder / file}: cannot be written: {first_line(error)}") from error
+            _write_file(temporary, {name: tensors[name] for name in names}, make)
     if total > 1:
         weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        write_json(folder, INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+        size = sum(_bytes(*tensor) for tensor in tensors.values())
+        weight_map = {name: weight_map[name] for name in tensors}
+        write_json(folder, INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
+
+
+def dealt(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]], max_shard_bytes: int) -> list[list[str]]:
+    """The names of tensors in each file, in the order in which `write_tensors` asks for them."""
+    shards: list[list[str]] = [[]]
+    room = max_shard_bytes
+    for name, tensor in tensors.items():
+        if _bytes(*tensor) > room and shards[-1]:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(name)
+        room -= _bytes(*tensor)
+    return [
+        sorted(names, key=lambda name: (-tensors[name][1].itemsize, name)) for names in shards
+    ]  # so all are aligned
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _write_file(
+    path: Path, tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]], make: Callable[[str], np.ndarray]
+) -> None:
+    """Writes a file as the library's `save_file` would, byte for byte; but that wants all tensors at once."""
+    # transformers refuses files whose metadata does not name a framework
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (shape, dtype) in tensors.items():
+        start, end = end, end + _bytes(shape, dtype)
+        header[name] = {"dtype": _NAMES[dtype.name], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in tensors:
+            file.write(np.ascontiguousarray(make(name)).view(np.uint8).data)
 
 
 def _no_weights(folder: Path) -> UserError:

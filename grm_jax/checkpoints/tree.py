@@ -4,14 +4,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from grm_jax.checkpoints.files import CONFIG, read_json, write_json
-from grm_jax.checkpoints.layout import check_shapes, leaf_shapes
+from grm_jax.checkpoints.layout import check_shapes, leaf_shapes, tree_leaves
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config, config_from_hugging_face, config_to_hugging_face
+from grm_jax.model.gemma2 import logical_axes
+from grm_jax.parallel.layout import Layout
 
 Params = dict[str, Any]
 Leaves = dict[str, tuple[tuple[int, ...], np.dtype]]  # path: shape and dtype
@@ -63,6 +66,17 @@ def checked_leaves(config: Gemma2Config, params: Mapping[str, Any], folder: Path
         if np.dtype(leaf.dtype) not in (FLOAT32, BFLOAT16):
             raise UserError(f"{folder}: parameter {path} is {leaf.dtype}; models are float32 or bfloat16")
     return leaves
+
+
+def leaf_shardings(
+    config: Gemma2Config, layout: Layout | None, *, unrolled: bool = False
+) -> dict[str, jax.sharding.Sharding | None]:
+    """Where each leaf of a layout lives, by path; None everywhere if there is none."""
+    leaves = tree_leaves(config, unrolled=unrolled)
+    if layout is None:
+        return dict.fromkeys(leaves)
+    names = flatten_dict(logical_axes(config, unrolled=unrolled), sep="/")
+    return {path: layout.sharding(names[path], leaf.shape(config)) for path, leaf in leaves.items()}
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -10,6 +10,8 @@ import jax
 from grm_jax.checkpoints.folder import fingerprint, leaves, load_params
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gemma2 import unrolling_pays
+from grm_jax.parallel.layout import layouts
 from grm_jax.text.template import Template, load_template
 from grm_jax.text.tokenizer import Tokenizer, check_tokenizer, load_tokenizer
 
@@ -21,7 +23,8 @@ class JudgeModel:
     Attributes:
         name: folder and fingerprint, as judgements name it.
         config: the model's shape.
-        params: stacked parameters of the type to compute in, as numpy arrays.
+        params: parameters of the type to compute in, in the decoding layout of the run; unrolled where that pays
+            (`model.gemma2.unrolling_pays`), else stacked.
         tokenizer: it fits the model.
         template: the prompt's wording.
     """
@@ -74,5 +77,5 @@ def load_model(
     own = folder / "template.toml"
     chosen = load_template(template or (own if own.is_file() else "grm"))
     name = f"{folder.resolve().name}@{fingerprint(folder)}"
-    config, params = load_params(folder, dtype=dtype)
+    config, params = load_params(folder, dtype, layouts().decode, unrolled=unrolling_pays())
     return JudgeModel(name, config, params, tokenizer, chosen)

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from grm_jax.checkpoints.blocks import whole
 from grm_jax.checkpoints.files import first_line, inside, replacing
-from grm_jax.checkpoints.folder import copy_side_files, fingerprint, leaves
-from grm_jax.checkpoints.huggingface import save_hugging_face
+from grm_jax.checkpoints.folder import fingerprint, leaves, save_trained
 from grm_jax.data.critique_groups import CritiqueGroup, encode_group, pad_groups
 from grm_jax.data.records import Item, Sample
 from grm_jax.errors import UserError
@@ -189,33 +189,17 @@ def load_head(folder: str | Path) -> dict[str, np.ndarray]:
 
 
 def save_meta(
-    folder: str | Path,
-    config: Gemma2Config,
-    params: Mapping[str, Any],
-    source: str | Path,
-    template: str,
-    dtype: Any = None,
-) -> None:
-    """Saves a meta model.
+    folder: Path, config: Gemma2Config, params: Mapping[str, Any], source: Path, template: str, *, dtype: Any = None
+) -> Path:
+    """Saves a meta model as `save_trained` saves a judge, with its head; `params` holds trunk and `scalar_head`."""
+    trunk = {name: leaf for name, leaf in params.items() if name != HEAD}
+    head = {name: np.array(whole(leaf), np.float32) for name, leaf in params[HEAD].items()}
 
-    Args:
-        folder: new, or without a model in it.
-        config: the trunk's shape.
-        params: trunk and `scalar_head`.
-        source: a model folder to take the tokenizer from.
-        template: TOML text of the template it was trained with.
-        dtype: of the trunk's weights; None keeps them as they are.
+    def save_head(partial: Path) -> None:
+        with replacing(partial / HEAD_FILE) as temporary:
+            save_file(head, temporary)
 
-    Raises:
-        UserError: as `save_hugging_face`.
-    """
-    folder = Path(folder)
-    save_hugging_face(folder, config, {name: leaf for name, leaf in params.items() if name != HEAD}, dtype=dtype)
-    copy_side_files(source, folder)
-    (folder / "template.toml").write_text(template, encoding="utf-8")
-    head = {name: np.array(leaf, np.float32) for name, leaf in params[HEAD].items()}
-    with replacing(folder / HEAD_FILE) as temporary:
-        save_file(head, temporary)
+    return save_trained(folder, config, trunk, source, template, dtype=dtype, also=save_head)
 
 
 def _power_of_two(count: int) -> int:

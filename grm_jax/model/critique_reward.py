@@ -29,7 +29,7 @@ def zero_head(config: Gemma2Config) -> dict[str, np.ndarray]:
 def parameter_axes(config: Gemma2Config, params: Mapping[str, Any]) -> dict[str, Any]:
     """`logical_axes` of these parameters, which may have a scalar head beside the trunk; the head is not divided."""
     head = {"w": PartitionSpec(None), "b": PartitionSpec()}
-    axes = logical_axes(config) | {HEAD: head}
+    axes = logical_axes(config, unrolled="layers" not in params) | {HEAD: head}
     return {name: axes[name] for name in params}
 
 

@@ -6,6 +6,7 @@ serves training, prefill, decoding and every scalar head: `hidden` [B, T, D] goe
 keys and values of the given tokens, ready to be a cache segment of a later call. Nothing is mutated.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -200,7 +201,7 @@ def forward(
     cache: Sequence[CacheSegment] = (),
 ) -> tuple[jax.Array, CacheSegment]:
     """`Gemma2.__call__` as a function of plain parameters; stacked ones do for an unrolled model too."""
-    if model.unrolled and "layers" in params:
+    if model.unrolled:
         params = unroll(params)
     return cast(Any, model.apply({"params": params}, tokens, positions, segments, cache))
 
@@ -215,9 +216,11 @@ def abstract_params(config: Gemma2Config) -> dict[str, Any]:
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
-def logical_axes(config: Gemma2Config) -> dict[str, Any]:
+@functools.lru_cache(maxsize=8)
+def logical_axes(config: Gemma2Config, *, unrolled: bool = False) -> dict[str, Any]:
     """Returns a `PartitionSpec` of logical axis names for every parameter."""
-    boxed = jax.eval_shape(lambda: Gemma2(config).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))
+    model = Gemma2(config, unrolled=unrolled)
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))
     return nn.get_partition_spec(boxed)["params"]
 
 
@@ -228,7 +231,12 @@ def unrolling_pays() -> bool:
 
 
 def unroll(params: dict[str, Any]) -> dict[str, Any]:
-    """Takes the stacked layers apart for an unrolled model: `layers` [pairs, ...] becomes `layers_0`, `layers_1`, ..."""
+    """Takes the stacked layers apart for an unrolled model: `layers` [pairs, ...] becomes `layers_0`, `layers_1`, ...
+
+    A tree that is unrolled already is returned as it is.
+    """
+    if "layers" not in params:
+        return params
     rest = {name: value for name, value in params.items() if name != "layers"}
     pairs = jax.tree.leaves(params["layers"])[0].shape[0]
     return rest | {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(pairs)}

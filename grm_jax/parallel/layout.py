@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from grm_jax.errors import UserError
 from grm_jax.parallel.meshes import DATA, FSDP, TENSOR, DecodeMesh, MeshShape, TrainMesh, make_mesh
@@ -40,7 +41,7 @@ class Layout:
     mesh: Mesh | None = None
     rules: Rules = dataclasses.field(default_factory=dict)
 
-    def sharding(self, names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
+    def sharding(self, names: Sequence[str | None], shape: Sequence[int]) -> Sharding:
         """Where an array of this shape lives whose axes have these names.
 
         An axis that does not divide evenly stays whole, and so does one whose place on the mesh an axis before it has taken.
@@ -57,12 +58,12 @@ class Layout:
         return jax.tree.map(lambda x, spec: self.sharding(spec, x.shape), arrays, names)
 
     @property
-    def whole(self) -> NamedSharding:
+    def whole(self) -> Sharding:
         """Every device has all of it."""
         return self._named()
 
     @property
-    def row_sharding(self) -> NamedSharding:
+    def row_sharding(self) -> Sharding:
         """The leading axis is the batch's."""
         return self._named(self._along(BATCH))
 
@@ -108,8 +109,9 @@ class Layout:
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(list(self.rules.items())):
             yield
 
-    def _named(self, *axes: tuple[str, ...] | None) -> NamedSharding:
-        assert self.mesh is not None
+    def _named(self, *axes: tuple[str, ...] | None) -> Sharding:
+        if self.mesh is None:
+            return jnp.zeros(()).sharding  # of the device where jax computes when nothing is said
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def _along(self, name: str | None) -> tuple[str, ...] | None:

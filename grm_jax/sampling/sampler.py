@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from grm_jax.model.config import Gemma2Config
@@ -74,18 +73,21 @@ class Sampler:
 
         Args:
             config: the model's shape.
-            params: stacked parameters, numpy or jax, of the type to compute in.
+            params: stacked parameters, or those of an unrolled model, numpy or jax, of the type to compute in.
             policy: how tokens are drawn.
             max_new: tokens a sample, at most.
             stop_ids: tokens that end a sample.
             rows: how many samples are decoded together, at most.
         """
         self._layout = layout = layouts().decode
-        self._places = layout.tree(logical_axes(config), params) if layout.mesh else None
         self._model = model = Gemma2(config, unrolled=unrolling_pays())
-        self._dtypes = jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
-        self._typed = jax.jit(lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), params, self._dtypes))
-        self._formed = jax.jit(unroll) if model.unrolled else lambda params: params
+        form = unroll if model.unrolled else lambda params: params
+        like = jax.eval_shape(form, params)
+        self._dtypes = jax.tree.map(lambda x: x.dtype, like)
+        self._places = layout.tree(logical_axes(config, unrolled=model.unrolled), like) if layout.mesh else None
+        self._formed = jax.jit(
+            lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), form(params), self._dtypes)
+        )
         self.load(params)
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
@@ -107,8 +109,8 @@ class Sampler:
         They may live on another mesh of the same devices: they are moved. Leaves that need no change are used as they are: do
         not sample once their owner has given them away.
         """
-        typed = self._typed(params)
-        self._params = self._formed(typed if self._places is None else jax.device_put(typed, self._places))
+        as_they_are = jax.tree.map(lambda x: x.dtype, params) == self._dtypes
+        self._params = jax.device_put(params if as_they_are else self._formed(params), self._places)
 
     def sample(self, requests: Sequence[Request], length: int = 0) -> Iterator[tuple[int, list[Completion]]]:
         """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last.

@@ -14,6 +14,7 @@ from grm_jax.data.records import Item
 from grm_jax.errors import UserError
 from grm_jax.judge.judge import Judge
 from grm_jax.judge.loading import JudgeModel, model_folder
+from grm_jax.parallel.layout import layouts
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.difficulty import easy_items
 from grm_jax.spct.rollouts import Rollouts
@@ -22,7 +23,6 @@ from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
 from grm_jax.train.grpo import Grpo, make_scorer, train_grpo
 from grm_jax.train.optimizer import decayed
-from grm_jax.train.placement import placement
 from grm_jax.train.step import Batch
 
 MODEL = "model"
@@ -75,7 +75,7 @@ def run_grpo_stage(
     too_easy = easy_items(easy, items)
     left = [item for item in items if item.id not in too_easy]
 
-    config, params = load_params(source, dtype="float32")
+    config, params = load_params(source, "float32", layouts().train)
     judge = Judge(
         JudgeModel(source.name, config, _computed(params, settings), tokenizer, loaded),
         policy=SamplingPolicy(temperature=settings.temperature), max_new=settings.max_new or None, rows=settings.rows,
@@ -152,10 +152,8 @@ def _uses_reference(reference: str | Path | None, settings: Grpo) -> bool:
 
 
 def _reference(folder: Path, settings: Grpo) -> Callable[[Batch], np.ndarray]:
-    config, params = load_params(folder, dtype="float32")
-    where = placement(config)
+    config, params = load_params(folder, "float32", layouts().train)
     frozen = _computed(params, settings)
-    frozen = where.params(frozen) if where else jax.tree.map(jnp.asarray, frozen)
     scorer = make_scorer(config, settings)
     return lambda batch: np.asarray(scorer(frozen, batch).logprobs)
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grm_jax.checkpoints.files import replacing_folder
 from grm_jax.checkpoints.folder import load_params
 from grm_jax.data.records import Item
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import model_folder
 from grm_jax.judge.meta import has_head, load_head, save_meta
 from grm_jax.model.critique_reward import HEAD, zero_head
+from grm_jax.parallel.layout import layouts
 from grm_jax.spct.meta_data import MetaBatches, describe, group_critiques, read_critiques
 from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
@@ -61,7 +61,7 @@ def run_meta_stage(
         raise UserError(
             f"{sources[0]}: all critiques are {kind}, so there is nothing to tell apart; give others as well"
         )
-    config, trunk = load_params(source, dtype="float32")
+    config, trunk = load_params(source, "float32", layouts().train)
     check_tokenizer(tokenizer, config.vocab_size)
     groups, too_long = group_critiques(
         critiques, by_id, wording, tokenizer, size=settings.group, max_tokens=config.max_length
@@ -73,9 +73,7 @@ def run_meta_stage(
     head = load_head(source) if has_head(source) else zero_head(config)
     batches = MetaBatches(groups, prompts=settings.prompts, seed=settings.seed)
     params = train_meta_rm(config, trunk | {HEAD: head}, batches, settings, output, progress=progress)
-    with replacing_folder(output / MODEL) as partial:
-        save_meta(partial, config, params, source, template_text(chosen), dtype=dtype)
-    return output / MODEL
+    return save_meta(output / MODEL, config, params, source, template_text(chosen), dtype=dtype)
 
 
 def default_template(folder: Path) -> str | Path:

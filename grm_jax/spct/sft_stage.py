@@ -16,6 +16,7 @@ from grm_jax.judge.loading import model_folder
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import init_params
 from grm_jax.parallel import hosts
+from grm_jax.parallel.layout import layouts
 from grm_jax.text.sentencepiece_training import train_sentencepiece
 from grm_jax.text.template_file import load_template, template_text
 from grm_jax.text.tokenizer import check_tokenizer, load_tokenizer
@@ -94,7 +95,7 @@ def run_sft_stage(
         hosts.wait("a tokenizer")
         params = init_params(config, jax.random.key(settings.seed))
     else:
-        config, params = load_params(source, dtype="float32")
+        config, params = load_params(source, "float32", layouts().train)
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, config.vocab_size)
     batches = packed_batches(

@@ -67,7 +67,7 @@ def fit(
     of a run call it with the same; process 0 writes, and a request to stop reaches all through any.
 
     Args:
-        params: the model's parameters to start from.
+        params: the model's parameters to start from; jax arrays are given away, or the weights would be there twice.
         loss: (parameters, batch) -> LossTerms.
         training: settings.
         source: of batches.
@@ -89,15 +89,15 @@ def fit(
     model = _Model(training)
     optimizer, schedule = make_optimizer(training), make_schedule(training)
     trained, frozen = model.split(params)
-    begin: Callable[..., TrainState] = functools.partial(init_state, optimizer=optimizer, ema=training.ema_decay > 0)
+    begin = functools.partial(init_state, optimizer=optimizer, ema=training.ema_decay > 0)
     layout, places = Layout(), None
     if placement:
         layout = placement.layout
         abstract = jax.eval_shape(begin, trained, frozen=frozen)
         places = placement.state(abstract, optimizer, model.names(placement.of(params)))
         trained, frozen = jax.device_put((trained, frozen), (places.params, places.frozen))
-        begin = jax.jit(begin, out_shardings=places)
-    state = begin(trained, frozen=frozen)
+    given_away = ("params", "frozen")
+    state = jax.jit(begin, out_shardings=places, donate_argnames=given_away)(trained, frozen=frozen)
     del params, trained, frozen
     restored = checkpointing.restore(folder / CHECKPOINTS, state)
     if restored:

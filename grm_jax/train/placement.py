@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, cast
 
-import jax
 import optax
 
 from grm_jax.model.config import Gemma2Config
@@ -18,10 +17,6 @@ class Placement:
 
     layout: Layout
     config: Gemma2Config
-
-    def params(self, params: Params) -> Params:
-        """Puts the model's parameters on the devices."""
-        return cast(Params, jax.device_put(params, self.layout.tree(self.of(params), params)))
 
     def of(self, params: Params) -> Params:
         """Names of the axes of these parameters: `PartitionSpec`s in a tree like theirs."""

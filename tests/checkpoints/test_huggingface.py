@@ -1,6 +1,7 @@
 """Hugging Face folders: exact in both directions, in memory bounds, and never half written."""
 
 import json
+import resource
 import tracemalloc
 
 import jax
@@ -19,7 +20,6 @@ from model_folders import (
 )
 from safetensors.numpy import load_file
 
-import grm_jax.checkpoints.safetensors_io as safetensors_io
 from grm_jax.checkpoints.huggingface import load_hugging_face, save_hugging_face
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
@@ -154,19 +154,18 @@ def test_a_model_is_never_overwritten(tmp_path, present):
     assert (tmp_path / present).read_text() == "mine"
 
 
-def test_a_failed_write_leaves_no_file_that_looks_like_a_model(tmp_path, monkeypatch):
-    real, calls = safetensors_io.save_file, []
-
-    def full_disk(tensors, path, metadata):
-        real(tensors, path, metadata)
-        calls.append(path)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(safetensors_io, "save_file", full_disk)
-    with pytest.raises(UserError, match=r"model-00002-of-\d+.safetensors: cannot be written: No space left on device"):
-        save_hugging_face(tmp_path / "out", SMALL, random_params(SMALL), max_shard_bytes=700)
-    assert [p.name[:11] for p in (tmp_path / "out").iterdir()] == ["model-00001"]
+def test_a_failed_write_leaves_no_file_that_looks_like_a_model(tmp_path):
+    params = random_params(SMALL)
+    save_hugging_face(tmp_path / "whole", SMALL, params, max_shard_bytes=1)
+    first = min((tmp_path / "whole").glob("*.safetensors")).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (first, before[1]))  # the third is larger
+    try:
+        with pytest.raises(UserError, match=r"model-00003-of-\d+.safetensors: cannot be written: File too large"):
+            save_hugging_face(tmp_path / "out", SMALL, params, max_shard_bytes=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(p.name[:11] for p in (tmp_path / "out").iterdir()) == ["model-00001", "model-00002"]
 
 
 def test_saving_checks_the_parameters_first(tmp_path):

@@ -53,8 +53,8 @@ def test_weights_are_not_loaded(small_folder, capsys, monkeypatch):
     def loaded(*_):
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(safetensors_io, "read_tensors", loaded)
-    monkeypatch.setattr("grm_jax.checkpoints.huggingface.read_tensors", loaded)
+    monkeypatch.setattr(safetensors_io, "open_tensors", loaded)
+    monkeypatch.setattr("grm_jax.checkpoints.huggingface.open_tensors", loaded)
     assert facts(small_folder, capsys)["parameters"] > 0
 
 

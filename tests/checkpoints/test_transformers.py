@@ -7,6 +7,8 @@ from grm_jax.checkpoints import load_hugging_face, load_orbax, save_hugging_face
 from grm_jax.checkpoints.verify import compare_with_transformers
 from grm_jax.keys import generator
 from grm_jax.model.config import config_to_hugging_face
+from grm_jax.parallel.layout import make_layouts
+from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="the reference implementation runs on torch")
@@ -28,11 +30,16 @@ def test_a_model_of_transformers_is_the_same_after_us(tmp_path, config, dtype, m
     assert read_config == config
     save_orbax(tmp_path / "orbax", read_config, params)
     save_hugging_face(tmp_path / "ours", *load_orbax(tmp_path / "orbax"), max_shard_bytes=2000)
+    layout = make_layouts(TrainMesh(2, 2, 2), DecodeMesh()).train
+    divided = load_hugging_face(tmp_path / "theirs", layout=layout)
+    save_hugging_face(tmp_path / "divided", *divided, max_shard_bytes=2000)
 
-    again = reload(tmp_path / "ours")
-    ours, theirs = again.state_dict(), model.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in theirs)
+    theirs = model.state_dict()
+    for name in ("ours", "divided"):
+        again = reload(tmp_path / name)
+        ours = again.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in theirs)
 
     tokens = torch.from_numpy(
         generator("tokens").integers(config.vocab_size, size=(2, config.window + 3 if config.window < 9 else 9))

@@ -166,7 +166,7 @@ def test_weights_move_from_the_mesh_that_trains_to_the_one_that_samples(sampled_
     alone = make_scorer(SHAPE, GRPO)(PARAMS, batch)
     with use(make_layouts(TrainMesh(fsdp=8), DecodeMesh(data=2, tensor=4))):
         where = placement(SHAPE)
-        trained = where.params(PARAMS)
+        trained = jax.device_put(PARAMS, where.layout.tree(where.of(PARAMS), PARAMS))
         assert trained["layers"]["local"]["mlp"]["up"].sharding.spec == PartitionSpec(None, "fsdp", None)
         sampler = Sampler(SHAPE, PARAMS, policy=SamplingPolicy(), max_new=12, stop_ids=frozenset({1}), rows=16)
         sampler.load(jax.tree.map(lambda x: x * 2, trained))

@@ -2,11 +2,13 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from grm_jax.keys import stream_key
+from grm_jax.model.gemma2 import unroll, unrolling_pays
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.sampler import Request, Sampler, bucket
 from tests.shapes import SHAPES, random_params, random_tokens
@@ -51,8 +53,6 @@ def test_neighbouring_seeds_share_no_stream():
 
 
 def test_streams_of_neighbouring_seeds_are_uncorrelated():
-    import jax
-
     def uniforms(seed):
         keys = jax.random.wrap_key_data(jnp.asarray(np.stack([stream_key("s", seed, i) for i in range(64)])))
         return np.asarray(
@@ -107,13 +107,23 @@ def test_other_parameters_are_loaded_without_compiling_anew():
     first = list(drawn.sample(request))
     drawn.load(other)
     second = list(drawn.sample(request))
-    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._typed._cache_size() == 1
+    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._formed._cache_size() == 1
     fresh = Sampler(CONFIG, other, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset({1, 5}))
     for (_, found), (_, expected), (_, before) in zip(second, fresh.sample(request), first, strict=True):
         for a, b, old in zip(found, expected, before, strict=True):
             np.testing.assert_array_equal(a.ids, b.ids)
             np.testing.assert_array_equal(a.logprobs, b.logprobs)
             assert not np.array_equal(a.logprobs, old.logprobs)
+
+
+def test_parameters_that_are_as_wanted_are_not_copied():
+    formed = jax.tree.map(jnp.array, unroll(PARAMS) if unrolling_pays() else PARAMS)
+    drawn = Sampler(CONFIG, formed, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset())
+    same = jax.tree.map(lambda a, b: a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer(), drawn._params, formed)
+    assert all(jax.tree.leaves(same))
+    drawn.load(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), PARAMS))
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn._params)} == {jnp.dtype(jnp.float32)}
+    assert jax.tree.structure(drawn._params) == jax.tree.structure(formed)
 
 
 def test_prompts_of_several_lengths_may_share_a_shape():

@@ -210,6 +210,16 @@ def test_weights_of_any_type_are_trained_in_float32_and_the_callers_stay(tmp_pat
     assert_equal_trees(copied(params), jax.tree.map(lambda x: np.asarray(x, "bfloat16"), toy_params()))
 
 
+def test_weights_are_not_there_twice(tmp_path):
+    """Arrays on devices become the state's own; those of numpy stay as they are."""
+    ours = toy_params()
+    given = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), ours)
+    result = copied(fit(given, toy_loss, settings(steps=2), Source(), tmp_path / "given"))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    assert_equal_trees(copied(fit(ours, toy_loss, settings(steps=2), Source(), tmp_path / "ours")), result)
+    assert_equal_trees(ours, toy_params())
+
+
 def test_speed_is_in_the_rows_but_for_the_first_step(tmp_path):
     run(tmp_path, training=settings(peak_flops=1e6), work=lambda batch: Work(len(batch["y"]), 30.0))
     rows = read_rows(tmp_path / "metrics.jsonl")
