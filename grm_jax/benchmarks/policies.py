@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from grm_jax.data.records import Sample
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import FAILURES as WORTHS
-from grm_jax.evaluate.accuracy import TIES, Protocol, item_accuracy
-from grm_jax.judge.voting import POLICIES, decide, first_samples
+from grm_jax.evaluate.protocol import FAILURES as WORTHS
+from grm_jax.evaluate.protocol import TIES, Protocol, item_accuracy
+from grm_jax.judge.tally import POLICIES
+from grm_jax.judge.voting import decide, first_samples
 
 RESAMPLE = "resample"
 FAILURES = (*WORTHS, RESAMPLE)

@@ -24,7 +24,31 @@ def read_texts(args: argparse.Namespace) -> dict[str, Any]:
     return texts
 
 
-def write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any]) -> None:
+def read_curves(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any) -> tuple[Any, Any]:
+    """The curves of all votes, with the greedy run if one is given, and the times of the run."""
+    import sys
+
+    from grm_jax.errors import UserError
+    from grm_jax.evaluate.vote_curves import check_greedy, vote_curves
+    from grm_jax.judge.run_folder import read_identity, read_run
+    from grm_jax.judge.run_times import read_times
+
+    identity, greedy = read_identity(args.folder), None
+    if args.greedy:
+        other = read_run(args.greedy, report=lambda message: print(message, file=sys.stderr))
+        greedy = check_greedy(judged, other, identity, read_identity(args.greedy), args.greedy)
+    policy = identity.get("policy")
+    temperature = policy.get("temperature") if isinstance(policy, dict) else None
+    times = read_times(Path(args.folder))
+    curves = vote_curves(judged, ks, protocol, greedy=greedy, temperature=temperature, times=times)
+    if args.greedy and curves is None:
+        raise UserError("--greedy: no labelled item has two responses or more; leave it out")
+    return curves, times
+
+
+def write_report(
+    args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any, texts: dict[str, Any], curves: Any, times: Any
+) -> None:
     """Writes the files that were asked for."""
     import json
 
@@ -37,7 +61,7 @@ def write_report(args: argparse.Namespace, judged: Any, ks: list[int], protocol:
 
     identity = read_identity(Path(args.folder))
     run = {name: identity[name] for name in ("model", "template", "seed")}
-    report = finite(judge_report(judged, ks, protocol, accepted, run=run, items=texts))
+    report = finite(judge_report(judged, ks, protocol, accepted, run=run, items=texts, curves=curves, times=times))
     contents = {"figures": lambda: json.dumps(report, indent=1) + "\n", "markdown": lambda: to_markdown(report)}
     if args.html:
         k = max(ks)

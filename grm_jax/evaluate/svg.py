@@ -23,10 +23,18 @@ class Series:
     bands: Sequence[tuple[float, float]] = ()
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, unit: str = "%") -> str:
-    """Lines with bands over a base-2 logarithmic x axis whose ticks are the points' own."""
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    unit: str = "%",
+    levels: Sequence[tuple[str, float]] = (),
+) -> str:
+    """Lines with bands over a base-2 logarithmic x axis whose ticks are the points' own; levels (name, y) go across."""
     xs = sorted({x for one in series for x, _ in one.points})
     values = [y for one in series for _, y in one.points] + [y for one in series for pair in one.bands for y in pair]
+    values += [y for _, y in levels]
     if not xs:
         return ""
     low, high = _round_limits(min(values), max(values))
@@ -35,6 +43,11 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, unit: st
     for x in xs:
         at, bottom = place(math.log2(x), low)
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{x:g}</text>')
+    for name, y in levels:
+        (left, height), (right, _) = place(math.log2(xs[0]), y), place(math.log2(xs[-1]), y)
+        parts.append(f'<line class="ideal" x1="{left:.1f}" y1="{height:.1f}" x2="{right:.1f}" y2="{height:.1f}"/>')
+        title = f"{escape(name)} {y:.1f}{unit}"
+        parts.append(f'<text class="tick" x="{right:.1f}" y="{height - 4:.1f}" text-anchor="end">{title}</text>')
     for number, one in enumerate(series):
         if one.bands:
             xs_of = [x for x, _ in one.points]

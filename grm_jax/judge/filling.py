@@ -1,11 +1,13 @@
 """Filling a store with samples: what is there is kept, what is missing is drawn."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from grm_jax.data.records import Item
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.judge.run_times import CRITIQUES, META_SCORES, Spent
 from grm_jax.text.template import PromptTooLong
 
 if TYPE_CHECKING:
@@ -40,17 +42,22 @@ def fill(
         if missing and not folder.is_too_long(item.id):
             wanted.append((item, missing))
     total = sum(len(missing) for _, missing in wanted)
-    done = 0
-    with bar("hinted critiques" if hint else "critiques", total) as advance:
-        for place, result in judge.sample(wanted, seed, hint=hint):
-            item, missing = wanted[place]
-            if isinstance(result, PromptTooLong):
-                folder.append_too_long(item.id, result.tokens, result.limit)
-                done += len(missing)
-            else:
-                folder.append(item.id, result)
-                done += len(result)
-            advance(done, "")
+    done = drawn = tokens = 0
+    start = time.monotonic()
+    try:
+        with bar("hinted critiques" if hint else "critiques", total) as advance:
+            for place, result in judge.sample(wanted, seed, hint=hint):
+                item, missing = wanted[place]
+                if isinstance(result, PromptTooLong):
+                    folder.append_too_long(item.id, result.tokens, result.limit)
+                    done += len(missing)
+                else:
+                    folder.append(item.id, result)
+                    done, drawn = done + len(result), drawn + len(result)
+                    tokens += sum(sample.tokens for sample in result)
+                advance(done, "")
+    finally:
+        folder.append_time(CRITIQUES, Spent(drawn, tokens, time.monotonic() - start))
 
 
 def fill_meta_scores(
@@ -76,9 +83,14 @@ def fill_meta_scores(
     total, done = sum(len(missing) for _, missing in wanted), 0
     if not wanted:
         return 0
-    with bar("meta scores", total) as advance:
-        for place, samples in load().score(wanted):
-            folder.append_meta_scores(wanted[place][0].id, samples, name)
-            done += len(samples)
-            advance(done, "")
+    meta = load()
+    start = time.monotonic()
+    try:
+        with bar("meta scores", total) as advance:
+            for place, samples in meta.score(wanted):
+                folder.append_meta_scores(wanted[place][0].id, samples, name)
+                done += len(samples)
+                advance(done, "")
+    finally:
+        folder.append_time(META_SCORES, Spent(done, 0, time.monotonic() - start))
     return done

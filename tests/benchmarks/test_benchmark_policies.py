@@ -13,7 +13,7 @@ from grm_jax.benchmarks.registry import BENCHMARKS
 from grm_jax.benchmarks.table import lines, notes
 from grm_jax.data.records import Item, Sample, Turn
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import TIES
+from grm_jax.evaluate.protocol import TIES
 from grm_jax.judge.orders import order
 
 
