@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "report", help="vote again over stored samples, as a table", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
+    parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge` or `grm eval`")
     parser.add_argument(
         "other", nargs="?", metavar="RUN", help="another on the same items: the two are compared, paired"
     )
@@ -57,7 +57,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--markdown", metavar="FILE", help="write its tables as Markdown")
     parser.add_argument("--figures", metavar="FILE", help="write its figures as JSON")
-    parser.add_argument("--items", metavar="FILE", help="the items that were judged, for the texts in these")
+    parser.add_argument(
+        "--items", metavar="FILE", help="the items that were judged (of `grm eval`: its --data), for the texts in these"
+    )
     parser.add_argument(
         "--weaknesses", metavar="NAME", help="on what principles the responses of NAME lose, by meta.sources of --items"
     )
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grm_jax.cli.outputs import check_file
-    from grm_jax.cli.report_page import read_curves, read_texts, write_report
+    from grm_jax.cli.report_page import read_benchmark, read_curves, read_texts, write_report
     from grm_jax.cli.report_sides import compare, weaknesses
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import judgement_to_json
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.evaluate.judge_report import finite
     from grm_jax.evaluate.protocol import Protocol
     from grm_jax.evaluate.tables import calibration_notes, to_json, to_rich
-    from grm_jax.evaluate.vote_tables import to_text
+    from grm_jax.evaluate.vote_tables import aligned, to_text
     from grm_jax.judge.run_folder import read_run
     from grm_jax.judge.voting import vote
     from grm_jax.spct.acceptance import accepted
@@ -110,8 +112,9 @@ def run(args: argparse.Namespace) -> int:
     if args.other:
         return compare(args, judged, ks, protocol)
     curves, times = read_curves(args, judged, ks, protocol)
+    benchmark = read_benchmark(args.folder)
     if args.html or args.markdown or args.figures:
-        write_report(args, judged, ks, protocol, texts, curves, times)
+        write_report(args, judged, ks, protocol, texts, curves=curves, times=times, benchmark=benchmark)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -140,9 +143,13 @@ def run(args: argparse.Namespace) -> int:
         for name, figures in calibrations.items():
             objects[name]["calibration"] = dataclasses.asdict(figures)
         objects["all"]["curves"] = finite(curves)
+        if benchmark:
+            objects["all"]["benchmark"] = benchmark["record"]
         print(json.dumps(objects, indent=1))
         return 0
     console = Console()
+    if benchmark:
+        print("\n".join([*aligned(benchmark["table"]), *benchmark["notes"], ""]))
     for name, report in reports.items():
         if len(reports) > 1:
             console.print(name, style="bold", markup=False, highlight=False)

@@ -18,6 +18,10 @@ from grm_jax.evaluate.vote_tables import accuracy_table, cost_notes, cost_table,
 from grm_jax.evaluate.vote_tables import series as vote_series
 from grm_jax.judge.run_store import Judged
 
+_OTHER_PROTOCOL = (
+    "all but the table of the benchmark's own protocol is of single items: all critiques of an item vote together, every item "
+    "counts the same"
+)
 _GROUPS_DRAWN = 6  # lines that can be told apart
 
 
@@ -55,13 +59,16 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """What stands below the tables: how figures came about, what is missing."""
-    curves, cost = report["curves"], report["cost"]
-    return [*(notes(curves) if curves else []), *(cost_notes(cost) if cost else [])]
+    curves, cost, benchmark = report["curves"], report["cost"], report["benchmark"]
+    own = [*benchmark["notes"], _OTHER_PROTOCOL] if benchmark else []
+    return [*own, *(notes(curves) if curves else []), *(cost_notes(cost) if cost else [])]
 
 
 def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
     """What the page and the Markdown say in numbers: title -> (head, rows)."""
     found: dict[str, tuple[list[str], list[list[str]]]] = {}
+    if report["benchmark"]:
+        found[f"{report['benchmark']['name']} by its own protocol (%)"] = report["benchmark"]["table"]
     ks = sorted({row["k"] for rows in report["accuracy"].values() for row in rows})
     if ks:
         found["Accuracy (%)"] = (

@@ -2,6 +2,7 @@
 
     run          model, template, seed, items, samples an item
     protocol     vote, ties, failures, subsets
+    benchmark    of a benchmark's run: name, table (head, rows) and notes of its own protocol, and the record they are of
     accuracy     group -> [{k, mean, low, high, count}]; "all" first, then each domain where there are several
     rates        of samples by outcome; at the largest k: tied, failed
     flips        share of pairs whose winner changes with the order they are shown in: mean, low, high, count
@@ -49,6 +50,7 @@ def judge_report(
     items: Mapping[str, Item] | None = None,
     curves: Mapping[str, Any] | None = None,
     times: Mapping[str, Spent] | None = None,
+    benchmark: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Makes the report of the module.
 
@@ -61,6 +63,7 @@ def judge_report(
         items: the texts, by id; without them nothing is said of length.
         curves: of `vote_curves`.
         times: of the run.
+        benchmark: as in the module's.
 
     Raises:
         UserError: as `scaling`.
@@ -79,6 +82,7 @@ def judge_report(
         "protocol": {
             name: getattr(protocol, name) for name in ("vote", "k_meta", "ties", "failures", "subsets", "seed")
         },
+        "benchmark": benchmark,
         "accuracy": {
             name: [{"k": row.k, **dataclasses.asdict(row.accuracy)} for row in report.rows if row.accuracy]
             for name, report in reports.items()

@@ -138,6 +138,11 @@ def _seconds(value: float | None, measured: bool) -> str:
     return "-" if value is None else f"{'' if measured else '~'}{value:.3g}"
 
 
+def aligned(table: Rows) -> list[str]:
+    """Lines of plain text: the first column to the left, the others to the right."""
+    return _aligned([table[0], *table[1]])
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
