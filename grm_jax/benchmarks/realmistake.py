@@ -104,14 +104,15 @@ def detection_figures(
 ) -> dict[str, np.ndarray]:
     """Returns `detection_metrics` of each responding model, the mean over its tasks, as figures; responses are resampled within
     their cell. A response is said to hold an error when its score [N] is below `error_below`; without a score nothing is said."""
-    names, found = np.array(cells), {}
+    names = np.array(cells)
+    found: dict[str, dict[str, np.ndarray]] = {}
     for cell in dict.fromkeys(cells):
         there = np.flatnonzero(names == cell)
         rng = generator("bootstrap detection", seed, cell)
         draws = [there, *rng.choice(there, (_REPLICATES, len(there)))]
         rows = [detection_metrics(~right[d], scores[d] < error_below, scores[d] >= error_below) for d in draws]
         found[cell] = {metric: np.array([row[metric] for row in rows]) for metric in rows[0]}
-    figures = {}
+    figures: dict[str, np.ndarray] = {}
     for model in dict.fromkeys(cell.partition("/")[2] for cell in found):
         of_model = [metrics for cell, metrics in found.items() if cell.endswith(f"/{model}")]
         figures |= {f"{metric} {model}": mean(each[metric] for each in of_model) for metric in of_model[0]}

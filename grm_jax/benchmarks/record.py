@@ -31,8 +31,10 @@ def read_record(folder: str | Path) -> tuple[Evaluation, dict[str, Any]] | None:
         fields.fail(where, "rows", "is empty", _REMEDY)
     published = fields.read_object(obj["published"], where, "published")
     outcomes = fields.read_object(obj["outcomes"], where, "outcomes")
-    texts = {name: fields.read_text(obj[name], where, name) for name in ("benchmark", "title", "data")}
-    counts = {name: fields.read_integer(obj[name], where, name, 0, 2**63) for name in ("cases", "cases_there", "items")}
+    texts: Any = {name: fields.read_text(obj[name], where, name) for name in ("benchmark", "title", "data")}
+    counts: Any = {
+        name: fields.read_integer(obj[name], where, name, 0, 2**63) for name in ("cases", "cases_there", "items")
+    }
     evaluation = Evaluation(
         **texts,
         **counts,

@@ -15,6 +15,7 @@ from benchmark_rows import encrypted_zip, rewardbench, rm_bench, rows, write
 import grm_jax.benchmarks.loading as loading
 from grm_jax.benchmarks.loading import load
 from grm_jax.benchmarks.registry import BENCHMARKS
+from grm_jax.data.sources import open_source
 from grm_jax.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -136,19 +137,45 @@ def test_the_hub_is_asked_for_pinned_revisions_only(monkeypatch):
     monkeypatch.setattr(loading, "open_source", open_source)
     for name in NAMES:
         benchmark = BENCHMARKS[name]
-        if benchmark.hub:
+        if not benchmark.hub:
+            with pytest.raises(UserError, match="its data is not read from the hub; give --data PATH"):
+                load(benchmark, None)
+        elif all("@" in spec for spec in benchmark.hub.values()):
             assert all(len(spec.partition("@")[2].partition(":")[0]) == 40 for spec in benchmark.hub.values())
-            assert set(benchmark.hub) == set(benchmark.counts)
+            assert set(benchmark.hub) in ({""}, set(benchmark.counts))
             with pytest.raises(Asked):
                 load(benchmark, None)
         else:
-            with pytest.raises(UserError, match="no revision of its data is pinned here; give --data"):
+            with pytest.raises(
+                UserError, match=r"no revision of hf:.* is pinned, as none could be verified; give --revision"
+            ):
                 load(benchmark, None)
         assert "names no revision" in refusal(name, "hf:owner/set:test")
         if name not in ("ppe_correctness", "realmistake"):  # there the id has to name the part
             with pytest.raises(Asked):
                 load(benchmark, "hf:owner/set@0123abc:test")
     assert asked[0].startswith("hf:") and all("@" in spec for spec in asked)
+
+
+def test_a_revision_of_the_users_takes_the_place_of_the_pinned_one(monkeypatch, tmp_path):
+    asked = []
+    path = write(tmp_path, "rewardbench", 1)
+    monkeypatch.setattr(loading, "open_source", lambda spec: asked.append(spec) or open_source(str(path)))
+    load(BENCHMARKS["rewardbench"], None, revision="ab" * 20, partial=True)
+    load(BENCHMARKS["rewardbench"], None, partial=True)
+    assert asked[0] == f"hf:allenai/reward-bench@{'ab' * 20}:filtered"
+    assert asked[1] == "hf:allenai/reward-bench@168d848cdbbea9764fae4a544dc9ca1e6cca4931:filtered"
+    path = write(tmp_path, "judgebench", 1)
+    load(BENCHMARKS["judgebench"], None, revision="cd" * 20, partial=True)
+    assert asked[2] == f"hf:ScalerLab/JudgeBench@{'cd' * 20}:gpt"
+    for name, spec, revision, message in (
+        ("rewardbench", None, "main", "--revision main: is no commit; give all 40 hexadecimal digits"),
+        ("rewardbench", None, "abcdef0", "--revision abcdef0: is no commit"),
+        ("ppe_correctness", None, "ab" * 20, "is several data sets, each with its own; leave it out"),
+        ("rewardbench", str(path), "ab" * 20, "--data is given; leave out one of them"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(BENCHMARKS[name], spec, revision=revision)
 
 
 def test_nothing_heavy_is_imported_before_it_is_used():
