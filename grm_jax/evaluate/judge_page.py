@@ -101,6 +101,10 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
             ["", "times"],
             rows,
         )
+    found["Stated scores, and those of the stated weights and sub-scores"] = (
+        ["", "value"],
+        _weighted(report["weighted"]),
+    )
     if report["meta"]:
         meta = report["meta"]
         found["Meta scores"] = (
@@ -117,6 +121,17 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
         each = f"a critique has {tokens['mean']:.0f} tokens, 90% at most {tokens['most_below']:.0f}"
         found[f"Cost of a judgement ({each})"] = cost_table(report["cost"])
     return found
+
+
+def _weighted(weighted: Mapping[str, Any]) -> list[list[str]]:
+    if not weighted["stated"]:
+        return [["weights and sub-scores", "not stated"]]
+    return [
+        ["critiques that state them", _percent(weighted["stated"])],
+        ["all stated scores are the recomputed ones, rounded", _estimate(weighted["agree"], 100, "%")],
+        ["both name the same winners", _estimate(weighted["same"], 100, "%")],
+        ["points between them", _estimate(weighted["gap"], 1, digits=2)],
+    ]
 
 
 def _charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@
     signal       right: probability that a critique scores the labelled response above another, ties half; agree: that two
                  critiques of an item name the same winner
     principles   how many a critique states, and how many times each of the most frequent is stated
+    weighted     whether scores follow from the weights and sub-scores that critiques state, as in `weighted_scores`
     meta         calibration of meta scores
     curves       accuracy of every vote at every k beside the baselines, as in `vote_curves`; None without labels
     cost         tokens a critique, tokens and seconds a judgement for each k, as in `cost`
@@ -32,6 +33,7 @@ from grm_jax.evaluate.calibration import calibration, scored_critiques
 from grm_jax.evaluate.cost import cost
 from grm_jax.evaluate.intervals import bootstrap_interval
 from grm_jax.evaluate.protocol import Protocol
+from grm_jax.evaluate.weighted_scores import weighted_scores
 from grm_jax.judge.run_store import Judged
 from grm_jax.judge.run_times import Spent
 
@@ -96,6 +98,7 @@ def judge_report(
         "scores": _score_counts(samples),
         "signal": _signal(judged, protocol.seed),
         "principles": _principles([sample for _, sample in samples]),
+        "weighted": weighted_scores(judged, seed=protocol.seed),
         "meta": dataclasses.asdict(calibration(scored, seed=protocol.seed)) if scored.logits.size else None,
         "curves": curves,
         "cost": cost(judged, ks, times),

@@ -58,17 +58,16 @@ def save_scaling_plot(path: str | Path, curves: Mapping[str, Any] | None) -> Non
 def _draw(axes: Axes, lines: list[Series]) -> None:
     ticks: set[float] = set()
     for number, line in enumerate(lines):
-        xs = [x for x, _ in line.points]
+        xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
+        if line.name == GREEDY:
+            axes.plot(xs, ys, markersize=4, label=line.name, color="0.25", marker="X", linestyle="")
+            continue
+        ticks.update(xs)
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-        style = (
-            {"color": "0.25", "marker": "X", "linestyle": ""}
-            if line.name == GREEDY
-            else {"color": colour, "marker": marker}
-        )
-        axes.plot(xs, [y for _, y in line.points], markersize=4, label=line.name, **style)
+        axes.plot(xs, ys, markersize=4, label=line.name, color=colour, marker=marker)
         if line.bands:
-            axes.fill_between(xs, *zip(*line.bands, strict=True), color=colour, alpha=0.15, linewidth=0)
-        ticks.update(xs if line.name != GREEDY else ())
+            low, high = [low for low, _ in line.bands], [high for _, high in line.bands]
+            axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())

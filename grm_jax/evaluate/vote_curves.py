@@ -85,10 +85,10 @@ def vote_curves(
     first, count = estimates.pop(0), len(measured)
     levels, gains, rest = estimates[:count], estimates[count : 2 * count], estimates[2 * count :]
     curves: dict[Vote, list[dict[str, Any]]] = {vote: [] for vote in asked}
-    for i, (vote, k, values) in enumerate(measured):
+    for i, (of, k, values) in enumerate(measured):
         rates = {"tied": float(values.tied.mean()), "failed": float(values.failed.mean())}
         over = {"over_one": _bounds(gains[i]), "over_greedy": _bounds(rest[1 + i]) if rest else None}
-        curves[vote].append({"k": k, **levels[i], **rates, **over})
+        curves[of].append({"k": k, **levels[i], **rates, **over})
     return {
         "items": len(entries),
         "samples": min(sampled),
