@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 460, 260
 Place = Callable[[float, float], tuple[float, float]]  # from values to the drawing's coordinates
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 12, 40
+_TICK_WIDTH = 28
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ def line_chart(
     low, high = _round_limits(min(values), max(values))
     place = _places((math.log2(xs[0]), math.log2(xs[-1])), (low, high))
     parts = [_frame(x_label, y_label), *_y_ticks(low, high, place)]
+    last = -math.inf
     for x in xs:
         at, bottom = place(math.log2(x), low)
+        if at - last < _TICK_WIDTH:
+            continue  # it would cover the one before
+        last = at
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{x:g}</text>')
     for name, y in levels:
         (left, height), (right, _) = place(math.log2(xs[0]), y), place(math.log2(xs[-1]), y)

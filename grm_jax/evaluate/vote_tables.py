@@ -12,6 +12,7 @@ _DRAWN = (("sum", None), ("majority", None), ("rank", None), ("meta_topk", 0.5),
 _HOW_TO_GREEDY = (
     "run the command that made this run with `--temperature 0 --k 1` and another folder, and give that as --greedy"
 )
+_ABSENT = "not given"
 GREEDY = "greedy"
 ONE = "one sampled critique"
 
@@ -24,7 +25,7 @@ def name_of(curve: Mapping[str, Any]) -> str:
 def accuracy_table(curves: Mapping[str, Any]) -> Rows:
     """Accuracy with its interval: a row a vote, a column a k; the baselines first."""
     ks = curves["protocol"]["ks"]
-    rows = [[name, _cell(estimate), *[""] * (len(ks) - 1)] for name, estimate in _baselines(curves)]
+    rows = [[name, _cell(estimate) or _ABSENT, *[""] * (len(ks) - 1)] for name, estimate in _baselines(curves)]
     for curve in curves["curves"]:
         by_k = {point["k"]: point for point in curve["points"]}
         rows.append([name_of(curve), *(_cell(by_k.get(k)) for k in ks)])
@@ -90,7 +91,7 @@ def to_text(curves: Mapping[str, Any]) -> str:
     lines = ["accuracy (%) by vote"]
     cells = [head]
     for row in rows:
-        cells.append([row[0], *(cell.partition(" ")[0] for cell in row[1:])])
+        cells.append([row[0], *(cell.partition(" (")[0] for cell in row[1:])])
         cells.append(["", *(_bare(cell) for cell in row[1:])])
     lines += _aligned(cells) + notes(curves)
     if curves["cost"]:
@@ -101,22 +102,26 @@ def to_text(curves: Mapping[str, Any]) -> str:
 
 def series(curves: Mapping[str, Any], *, by_tokens: bool = False) -> list[Series]:
     """Lines for a chart: accuracy (%) against k or tokens of a judgement; against tokens, greedy is a line of one point."""
-    tokens = {row["k"]: row["tokens"] for row in curves["cost"]["by_k"]} if by_tokens else {}
+    tokens = {row["k"]: _whole(row["tokens"]) for row in curves["cost"]["by_k"]} if by_tokens else {}
     lines = []
     for curve in curves["curves"]:
         if (curve["vote"], curve["k_meta"]) in _DRAWN:
-            points = [(round(tokens[p["k"]], 1) if by_tokens else p["k"], 100 * p["mean"]) for p in curve["points"]]
+            points = [(tokens[p["k"]] if by_tokens else p["k"], 100 * p["mean"]) for p in curve["points"]]
             bands = [(100 * p["low"], 100 * p["high"]) for p in curve["points"]] if curve["vote"] == "sum" else []
             lines.append(Series(name_of(curve), points, bands))
     greedy = curves["greedy"]
     if by_tokens and greedy and greedy["tokens"]:
-        lines.append(Series(GREEDY, [(round(greedy["tokens"], 1), 100 * greedy["mean"])]))
+        lines.append(Series(GREEDY, [(_whole(greedy["tokens"]), 100 * greedy["mean"])]))
     return lines
 
 
 def levels(curves: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The baselines as levels (name, %) of a chart."""
     return [(name, 100 * estimate["mean"]) for name, estimate in _baselines(curves) if estimate]
+
+
+def _whole(tokens: float) -> float:
+    return max(1, round(tokens))
 
 
 def _baselines(curves: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
