@@ -58,12 +58,17 @@ def load(benchmark: Benchmark, spec: str | None, *, revision: str | None = None,
     source = spec or f"the data of {benchmark.name}"
     rows: Counter[str] = Counter()
     names: Counter[str] = Counter()
+    seen: set[tuple[str, ...]] = set()
     cases = []
     for where, part, row in _rows(benchmark, spec, revision):
         _check_columns(benchmark, row, where)
         subset, found = benchmark.read(row, where, part)
         rows[subset] += 1
         for case in found:
+            content = (case.id, *(f"{item.label} {item_facts(item).digest}" for item in case.items))
+            if content in seen:
+                raise UserError(f"{where}: stands twice, as {case.id}; give each row once")
+            seen.add(content)
             names[case.id] += 1
             cases.append(case if names[case.id] == 1 else _renamed(case, f"{case.id}#{names[case.id]}"))
     absent = check_counts(benchmark, rows, source, partial=partial)

@@ -67,6 +67,32 @@ def test_a_row_more_than_a_subset_has_is_refused_even_when_partial(name, tmp_pat
     assert "versions are mixed or rows stand twice" in refusal(name, path, partial=True)
 
 
+def test_a_row_that_stands_twice_in_the_place_of_another_is_refused(tmp_path):
+    path = write(tmp_path, "rewardbench")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[1], *lines[1:]]))  # the counts are right
+    assert f"{path}:2: stands twice, as Chat/" in refusal("rewardbench", path)
+
+
+@pytest.mark.parametrize("name", ["rewardbench", "judgebench"])
+def test_an_empty_file_is_refused(name, tmp_path):
+    for file, content in (("rows.jsonl", ""), ("rows.json", "[]"), ("lines.jsonl", "\n\n")):
+        (tmp_path / file).write_text(content)
+        assert f"{tmp_path / file}: holds no rows; check that it is the right file" in refusal(name, tmp_path / file)
+    (tmp_path / "folder").mkdir()
+    assert "is a folder without .json" in refusal(name, tmp_path / "folder")
+    (tmp_path / "folder" / "rows.jsonl").write_text("")
+    assert "holds no rows" in refusal(name, tmp_path / "folder", partial=True)
+
+
+def test_two_versions_in_one_folder_are_refused(tmp_path):
+    """The same questions once more, with other texts: the ids are known, the rows are not the same."""
+    (tmp_path / "both").mkdir()
+    path = write(tmp_path / "both", "judgebench")
+    (tmp_path / "both" / "older.jsonl").write_text(path.read_text().replace("?", "!"))
+    assert "versions are mixed or rows stand twice, give one version" in refusal("judgebench", tmp_path / "both")
+
+
 def test_a_missing_subset_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for subset, row in rows("rewardbench") if subset != "donotanswer"))

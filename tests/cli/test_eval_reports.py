@@ -6,6 +6,7 @@ import re
 import pytest
 
 from grm_jax.benchmarks.registry import PAPER_COLUMNS
+from grm_jax.judge.meta import MetaModel
 from tests.benchmarks.benchmark_rows import write
 from tests.tiny_meta import write_meta
 
@@ -50,6 +51,43 @@ def test_a_guided_evaluation_scores_every_critique_once_and_can_be_voted_on_agai
     kept = record(run)["rows"]
     evaluate("rewardbench", "--k", 4, model=False)
     assert record(run)["rows"] == kept != found["rows"]
+
+
+def test_interrupted_scoring_goes_on_and_scores_nothing_twice(
+    evaluate, grm, scripted, meta_folder, tmp_path, monkeypatch
+):
+    guided = ("--k", 4, "--vote", "meta_soft", "--meta-model", meta_folder)
+    whole = evaluate("rewardbench", *guided, output="whole")
+    score, scored = MetaModel.score, 0
+
+    def interrupted(self, wanted):
+        nonlocal scored
+        for result in score(self, wanted):
+            scored += 1
+            if scored % 40 == 0:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(MetaModel, "score", interrupted)
+    given = ("--data", tmp_path / "rewardbench.jsonl", "--partial", "--model", scripted, "--output", tmp_path / "cut")
+    codes = []
+    while not codes or codes[-1] == 130:
+        codes.append(grm("eval", "--benchmark", "rewardbench", *given, *guided)[0])
+    assert len(codes) > 1 and codes[-1] == 0
+    assert record(tmp_path / "cut")["rows"] == record(whole)["rows"]
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "meta_scores.jsonl").open()]
+    assert (
+        len({(line["id"], line["index"]) for line in lines})
+        == len(lines)
+        == len((whole / "meta_scores.jsonl").open().readlines())
+    )
+
+
+def test_an_empty_file_is_refused_before_anything_is_made(refused, scripted, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("")
+    given = ("--data", tmp_path / "rows.jsonl", "--model", scripted, "--output", tmp_path / "run")
+    assert "rows.jsonl: holds no rows; check that it is the right file" in refused("eval", "--benchmark", "rmb", *given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_evaluation_is_scored_by_a_meta_model_later_and_by_no_other(

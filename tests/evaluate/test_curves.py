@@ -116,6 +116,19 @@ def test_where_there_are_few_subsets_all_are_taken():
     assert subsets("i", 6, 1, Protocol(subsets=2)).tolist() == [[i] for i in range(6)]
 
 
+def test_random_subsets_hold_every_sample_and_every_pair_equally_often():
+    """Of 300 items' 40 subsets of 3 of 8 samples: each pair is in 3/28 of them, within five standard deviations."""
+    pairs = np.zeros((8, 8))
+    for item in range(300):
+        picks = subsets(f"i{item}", 8, 3, Protocol(subsets=40))
+        assert picks.shape == (40, 3) and (np.diff(picks) > 0).all()
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            np.add.at(pairs, (picks[:, first], picks[:, second]), 1)
+    counts = pairs[np.triu_indices(8, 1)]
+    expected = 300 * 40 * 3 / 28
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
 def test_what_cannot_be_voted_is_refused(entries):
     table = SampleTable(entries)
     for k, protocol, message in (
