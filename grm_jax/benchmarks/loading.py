@@ -59,6 +59,7 @@ def load(benchmark: Benchmark, spec: str | None, *, revision: str | None = None,
     rows: Counter[str] = Counter()
     names: Counter[str] = Counter()
     seen: set[tuple[str, ...]] = set()
+    twice = None
     cases = []
     for where, part, row in _rows(benchmark, spec, revision):
         _check_columns(benchmark, row, where)
@@ -67,11 +68,13 @@ def load(benchmark: Benchmark, spec: str | None, *, revision: str | None = None,
         for case in found:
             content = (case.id, *(f"{item.label} {item_facts(item).digest}" for item in case.items))
             if content in seen:
-                raise UserError(f"{where}: stands twice, as {case.id}; give each row once")
+                twice = twice or f"{where}: stands twice, as {case.id}"
             seen.add(content)
             names[case.id] += 1
             cases.append(case if names[case.id] == 1 else _renamed(case, f"{case.id}#{names[case.id]}"))
     absent = check_counts(benchmark, rows, source, partial=partial)
+    if twice:
+        raise UserError(f"{twice}; give each row once")
     if not cases:
         raise UserError(f"{source}: holds nothing to judge; check that it is the right file")
     parts = sorted(

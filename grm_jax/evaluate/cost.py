@@ -2,8 +2,9 @@
 
     tokens   of a critique: mean, median, 90% below, most; prompts, whose tokens are not stored, are left out
     by_k     for each k: tokens generated for the k critiques, mean over items and subsets; seconds, and meta_seconds for scoring
-             them, mean over items: wall-clock, of all items judged together on the machine of the run; measured says whether
-             seconds are those of a run at this k, or else in proportion to the generated tokens
+             them, mean over items: wall-clock, of all items judged together on the machine of the run; measured and
+             meta_measured say whether they are of a run at this k, or else in proportion to the generated tokens, and to the
+             critiques
     timed    share of the critiques whose drawing was timed
 
 A smaller k costs more than its proportion: the prompt is computed once whatever k is, and fewer rows are decoded together.
@@ -48,8 +49,8 @@ def cost(
         measured = complete and drawn == {k}
         seconds = spent.seconds / items if measured else None if rate is None else rate * k * each
         meta_seconds = None if score is None else score * k
-        row = {"k": k, "tokens": k * each, "seconds": seconds, "measured": measured, "meta_seconds": meta_seconds}
-        rows.append(row)
+        row = {"k": k, "tokens": k * each, "seconds": seconds, "measured": measured}
+        rows.append({**row, "meta_seconds": meta_seconds, "meta_measured": score is not None and drawn == {k}})
     return {
         "tokens": {
             "mean": float(tokens.mean()), "median": float(np.median(tokens)),

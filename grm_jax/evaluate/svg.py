@@ -48,11 +48,13 @@ def line_chart(
             continue  # it would cover the one before
         last = at
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{x:g}</text>')
-    for name, y in levels:
+    for number, (name, y) in enumerate(levels):
         (left, height), (right, _) = place(math.log2(xs[0]), y), place(math.log2(xs[-1]), y)
         parts.append(f'<line class="ideal" x1="{left:.1f}" y1="{height:.1f}" x2="{right:.1f}" y2="{height:.1f}"/>')
         title = f"{escape(name)} {y:.1f}{unit}"
-        parts.append(f'<text class="tick" x="{right:.1f}" y="{height - 4:.1f}" text-anchor="end">{title}</text>')
+        # Apart, as levels may be near each other: the last stands at the end.
+        at, anchor = (right, "end") if number == len(levels) - 1 else (left + 4, "start")
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{height - 4:.1f}" text-anchor="{anchor}">{title}</text>')
     for number, one in enumerate(series):
         if one.bands:
             xs_of = [x for x, _ in one.points]

@@ -48,7 +48,7 @@ def cost_table(cost: Mapping[str, Any]) -> Rows:
     rows = [
         [
             f"k = {row['k']}", f"{row['tokens']:.0f}", _seconds(row["seconds"], row["measured"]),
-            _seconds(row["meta_seconds"], True),
+            _seconds(row["meta_seconds"], row["meta_measured"]),
         ]
         for row in cost["by_k"]
     ]  # fmt: skip

@@ -89,7 +89,7 @@ def test_two_versions_in_one_folder_are_refused(tmp_path):
     """The same questions once more, with other texts: the ids are known, the rows are not the same."""
     (tmp_path / "both").mkdir()
     path = write(tmp_path / "both", "judgebench")
-    (tmp_path / "both" / "older.jsonl").write_text(path.read_text().replace("?", "!"))
+    (tmp_path / "both" / "older.jsonl").write_text(path.read_text().replace('"question": "', '"question": "older '))
     assert "versions are mixed or rows stand twice, give one version" in refusal("judgebench", tmp_path / "both")
 
 

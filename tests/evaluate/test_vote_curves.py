@@ -184,6 +184,7 @@ def test_seconds_are_measured_at_the_k_of_the_run_and_derived_below():
         (1.0, 0.5, False), (2.0, 1.0, False), (4.0, 2.0, True)
     ]  # fmt: skip
     assert [row["meta_seconds"] for row in rows] == pytest.approx([0.1, 0.2, 0.4])
+    assert [row["meta_measured"] for row in rows] == [False, False, True]
     found = cost(entries, (4,), {CRITIQUES: Spent(20, 20, 10.0), META_SCORES: Spent(20, 0, 4.0)})
     assert (found["timed"], found["by_k"][0]["seconds"], found["by_k"][0]["measured"]) == (0.5, 2.0, False)
     assert found["by_k"][0]["meta_seconds"] is None  # half of the scores were made elsewhere
@@ -192,6 +193,7 @@ def test_seconds_are_measured_at_the_k_of_the_run_and_derived_below():
     assert untimed["by_k"][0]["seconds"] is None and cost_notes(untimed)[1] == "seconds: this run was not timed"
     assert cost([judged("a", [], 0, outcomes={"prompt_too_long": 1})], (1,)) is None
     assert [row[2] for row in cost_table({"by_k": rows})[1]] == ["~0.5", "~1", "2"]
+    assert [row[3] for row in cost_table({"by_k": rows})[1]] == ["~0.1", "~0.2", "0.4"]
 
 
 def test_tables_and_plots_show_every_vote_and_both_baselines(entries, curves):
