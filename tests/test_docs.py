@@ -10,7 +10,7 @@ import pytest
 from grm_jax.cli import _parser
 from grm_jax.cli.gin_arguments import split_bindings
 from grm_jax.data.records import OUTCOMES
-from grm_jax.judge.voting import POLICIES
+from grm_jax.judge.tally import POLICIES
 from grm_jax.text.template_file import load_template
 
 ROOT = Path(__file__).parents[1]

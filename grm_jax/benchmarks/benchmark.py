@@ -50,7 +50,8 @@ class Benchmark:
             "section/subset".
         default: policies where none are given.
         published: policies of published figures, by whose they are.
-        hub: specs of `open_source` with pinned revision by part; empty where no revision is known.
+        hub: specs of `open_source` by part, with the revision that is pinned; one without "@" needs the user's. Empty where the
+            hub has no data set of the benchmark's own form.
         part_of: names the part of the benchmark that a file holds, None where its path does not tell.
         games: 2 where each pair is judged in both orders; k critiques are drawn for each.
         own: makes the rows where no data is given.

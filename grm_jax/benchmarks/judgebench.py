@@ -64,6 +64,7 @@ def _split(name: str, split: str) -> Benchmark:
         figures=_figures,
         default=Policies(OWN, "wrong"),
         published={"JudgeBench": Policies(OWN, "wrong")},
+        hub={"": f"hf:ScalerLab/JudgeBench:{split}"},
         games=2,
     )
 

@@ -42,13 +42,14 @@ class Data:
     digest: str
 
 
-def load(benchmark: Benchmark, spec: str | None, *, partial: bool = False) -> Data:
+def load(benchmark: Benchmark, spec: str | None, *, revision: str | None = None, partial: bool = False) -> Data:
     """Reads a benchmark.
 
     Args:
         benchmark: whose data is expected.
         spec: a .json, .jsonl, .jsonl.gz or .parquet file, a folder of such, ReaLMistake's data.zip, or
-            hf:ID@REVISION[:SPLIT]; None for the benchmark's own pinned sources.
+            hf:ID@REVISION[:SPLIT]; None for the benchmark's own sources.
+        revision: commit of the benchmark's data set on the hub, in place of the pinned one; only without a spec.
         partial: allow that rows are absent.
 
     Raises:
@@ -57,15 +58,23 @@ def load(benchmark: Benchmark, spec: str | None, *, partial: bool = False) -> Da
     source = spec or f"the data of {benchmark.name}"
     rows: Counter[str] = Counter()
     names: Counter[str] = Counter()
+    seen: set[tuple[str, ...]] = set()
+    twice = None
     cases = []
-    for where, part, row in _rows(benchmark, spec):
+    for where, part, row in _rows(benchmark, spec, revision):
         _check_columns(benchmark, row, where)
         subset, found = benchmark.read(row, where, part)
         rows[subset] += 1
         for case in found:
+            content = (case.id, *(f"{item.label} {item_facts(item).digest}" for item in case.items))
+            if content in seen:
+                twice = twice or f"{where}: stands twice, as {case.id}"
+            seen.add(content)
             names[case.id] += 1
             cases.append(case if names[case.id] == 1 else _renamed(case, f"{case.id}#{names[case.id]}"))
     absent = check_counts(benchmark, rows, source, partial=partial)
+    if twice:
+        raise UserError(f"{twice}; give each row once")
     if not cases:
         raise UserError(f"{source}: holds nothing to judge; check that it is the right file")
     parts = sorted(
@@ -95,9 +104,13 @@ def check_counts(benchmark: Benchmark, rows: Mapping[str, int], source: str, *, 
     return absent
 
 
-def _rows(benchmark: Benchmark, spec: str | None) -> Iterator[Placed]:
+def _rows(benchmark: Benchmark, spec: str | None, revision: str | None) -> Iterator[Placed]:
     if spec is None:
-        yield from _own_rows(benchmark)
+        yield from _own_rows(benchmark, revision)
+    elif revision is not None:
+        raise UserError(
+            f"--revision {revision}: is of the hub's own data set, and --data is given; leave out one of them"
+        )
     elif spec.startswith("hf:"):
         if not Path(spec.removeprefix("hf:").partition(":")[0]).exists() and not re.search(
             r"@[0-9a-f]{7,40}(:|$)", spec
@@ -119,16 +132,38 @@ def _rows(benchmark: Benchmark, spec: str | None) -> Iterator[Placed]:
         yield from _source_rows(spec, _part(benchmark, Path(spec).as_posix(), spec))
 
 
-def _own_rows(benchmark: Benchmark) -> Iterator[Placed]:
+def _own_rows(benchmark: Benchmark, revision: str | None) -> Iterator[Placed]:
     if benchmark.own:
         for number, row in enumerate(benchmark.own()):
             yield f"{benchmark.name} row {number}", "", row
     elif not benchmark.hub:
         raise UserError(
-            f"{benchmark.name}: no revision of its data is pinned here; give --data PATH or hf:ID@COMMIT:SPLIT"
+            f"{benchmark.name}: its data is not read from the hub; give --data PATH, see docs/benchmarks.md"
         )
     for part, spec in benchmark.hub.items():
-        yield from _source_rows(spec, part)
+        yield from _source_rows(pinned(benchmark, spec, revision), part)
+
+
+def pinned(benchmark: Benchmark, spec: str, revision: str | None) -> str:
+    """Returns a spec of the benchmark's hub data with its revision: the user's, else the one that is pinned.
+
+    Raises:
+        UserError: there is neither, the user's is no commit, or it would be one for several data sets.
+    """
+    name, _, split = spec.rpartition(":")
+    name, _, commit = name.partition("@")
+    if revision is not None and len(benchmark.hub) > 1:
+        raise UserError(
+            f"--revision {revision}: {benchmark.name} is several data sets, each with its own; leave it out"
+        )
+    if revision is not None and not re.fullmatch("[0-9a-f]{40}", revision):
+        raise UserError(f"--revision {revision}: is no commit; give all 40 hexadecimal digits of one")
+    if not (revision or commit):
+        raise UserError(
+            f"{benchmark.name}: no revision of {name} is pinned, as none could be verified; give --revision COMMIT of the data "
+            "set's page on the hub, or --data PATH"
+        )
+    return f"{name}@{revision or commit}:{split}"
 
 
 def _source_rows(spec: str, part: str) -> Iterator[Placed]:

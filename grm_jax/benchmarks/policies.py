@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from grm_jax.data.records import Sample
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import FAILURES as WORTHS
-from grm_jax.evaluate.accuracy import TIES, Protocol, item_accuracy
-from grm_jax.judge.voting import POLICIES, decide, first_samples
+from grm_jax.evaluate.protocol import FAILURES as WORTHS
+from grm_jax.evaluate.protocol import TIES, Protocol, item_accuracy
+from grm_jax.judge.tally import GUIDED, POLICIES
+from grm_jax.judge.voting import check_vote, decide, first_samples
 
 RESAMPLE = "resample"
 FAILURES = (*WORTHS, RESAMPLE)
@@ -29,20 +30,22 @@ class Policies:
             `OWN`.
         failures: an item without a verdict: "wrong" 0, "chance" 1/n; "resample" lets the first k critiques vote that can be
             read, among the first 4 k, and is "wrong" where none can.
-        vote: voting policy, one that needs no meta scores.
+        vote: voting policy.
+        k_meta: of meta_topk, as for `voting.decide`.
     """
 
     ties: str
     failures: str = "wrong"
     vote: str = "sum"
+    k_meta: float | None = None
 
     def __post_init__(self):
-        votes = tuple(name for name in POLICIES if not name.startswith("meta"))
-        for name, known in (("ties", (*TIES, OWN)), ("failures", FAILURES), ("vote", votes)):
+        for name, known in (("ties", (*TIES, OWN)), ("failures", FAILURES), ("vote", POLICIES)):
             value = getattr(self, name)
             if value not in known:
                 names = ", ".join(each for each in known if each != OWN)
                 raise UserError(f"{name}: {value!r} is not known here; use one of {names}")
+        check_vote(self.vote, self.k_meta)
 
 
 def games(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
@@ -62,18 +65,26 @@ def item_votes(
 ) -> tuple[Scores, ...]:
     """Votes on an item of n responses with k critiques in each of `count` games; no samples: its prompt did not fit.
 
-    A single response gets its mean score, because it is compared with those of other items, of which other numbers of
-    critiques may have been read.
+    A single response gets its mean score (of the critiques that a guided vote keeps), because it is compared with those of other
+    items, of which other numbers of critiques may have been read.
 
     Raises:
-        UserError: a game has fewer than k samples.
+        UserError: a game has fewer than k samples, or one that votes has no meta score.
     """
     if not samples:
         return (None,) * count
-    vote = policies.vote if n > 1 else "mean"
-    verdicts = (decide(voters(game, k, policies.failures, item_id), policy=vote, seed=seed, item_id=item_id)
-                for game in games(samples, count))  # fmt: skip
-    return tuple(verdict.scores for verdict in verdicts)
+    asked = (voters(game, k, policies.failures, item_id) for game in games(samples, count))
+    return tuple(_scores(some, n, policies, seed, item_id) for some in asked)
+
+
+def _scores(asked: Sequence[Sample], n: int, policies: Policies, seed: int, item_id: str) -> Scores:
+    policy = policies.vote if n > 1 or policies.vote in GUIDED else "mean"
+    # `resample` may find fewer readable critiques than are to be kept: then all of them are.
+    k_meta = policies.k_meta and (min(policies.k_meta, len(asked)) or None)
+    verdict = decide(asked, policy=policy, k_meta=k_meta, seed=seed, item_id=item_id)
+    if n == 1 and policy == "meta_topk" and verdict.scores is not None:
+        return (verdict.scores[0] / verdict.used,)
+    return verdict.scores
 
 
 def voters(game: Sequence[Sample], k: int, failures: str, item_id: str) -> Sequence[Sample]:

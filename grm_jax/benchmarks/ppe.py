@@ -83,6 +83,7 @@ PPE_PREFERENCE = Benchmark(
     figures=_figures,
     default=Policies("expected", "wrong"),
     published=_PUBLISHED,
+    hub={"": "hf:lmarena-ai/PPE-Human-Preference-V1:test"},
 )
 """`lmarena-ai/PPE-Human-Preference-V1`, split `test`; rows that people tied are left out."""
 

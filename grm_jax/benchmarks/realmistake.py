@@ -4,8 +4,10 @@ A reward model is measured by ROC-AUC: does a response without error score highe
 figure is not stated, so both are given: over all responses, and as the mean of the six cells.
 """
 
+import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,13 +99,46 @@ def auc_figures(
     return {"pooled AUC": figure(np.ones(len(names), bool)), "macro AUC": mean(by_cell.values()), **by_cell}
 
 
-def _figures(cases: Sequence[Case], votes: Votes, policies: Policies, seed: int) -> dict[str, np.ndarray]:
+def detection_figures(
+    cells: Sequence[str], scores: np.ndarray, right: np.ndarray, error_below: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns `detection_metrics` of each responding model, the mean over its tasks, as figures; responses are resampled within
+    their cell. A response is said to hold an error when its score [N] is below `error_below`; without a score nothing is said."""
+    names = np.array(cells)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for cell in dict.fromkeys(cells):
+        there = np.flatnonzero(names == cell)
+        rng = generator("bootstrap detection", seed, cell)
+        draws = [there, *rng.choice(there, (_REPLICATES, len(there)))]
+        rows = [detection_metrics(~right[d], scores[d] < error_below, scores[d] >= error_below) for d in draws]
+        found[cell] = {metric: np.array([row[metric] for row in rows]) for metric in rows[0]}
+    figures: dict[str, np.ndarray] = {}
+    for model in dict.fromkeys(cell.partition("/")[2] for cell in found):
+        of_model = [metrics for cell, metrics in found.items() if cell.endswith(f"/{model}")]
+        figures |= {f"{metric} {model}": mean(each[metric] for each in of_model) for metric in of_model[0]}
+    return figures
+
+
+def with_detector(error_below: float) -> Benchmark:
+    """Returns the benchmark with the detection metrics of a judge whose mean score below `error_below` says "error"."""
+    return replace(
+        REALMISTAKE,
+        title=f"{REALMISTAKE.title}; detection: a mean score below {error_below:g} says error",
+        figures=functools.partial(_figures, error_below=error_below),
+    )
+
+
+def _figures(
+    cases: Sequence[Case], votes: Votes, policies: Policies, seed: int, error_below: float | None = None
+) -> dict[str, np.ndarray]:
     voted = [votes[case.items[0].id][0] for case in cases]
     scores = np.array([np.nan if vote is None else vote[0] for vote in voted], np.float64)
     right = np.array([case.facts["right"] for case in cases])
-    return auc_figures(
-        [case.group for case in cases], scores, right, 0.5 if policies.failures == "chance" else 0.0, seed
-    )
+    cells = [case.group for case in cases]
+    figures = auc_figures(cells, scores, right, 0.5 if policies.failures == "chance" else 0.0, seed)
+    if error_below is not None:
+        figures |= detection_figures(cells, scores, right, error_below, seed)
+    return figures
 
 
 REALMISTAKE = Benchmark(

@@ -70,5 +70,6 @@ REWARDBENCH = Benchmark(
         "RewardBench, scalar reward models": Policies("strict", "wrong"),
         PAPER: PAPER_POLICIES,
     },
+    hub={"": "hf:allenai/reward-bench@168d848cdbbea9764fae4a544dc9ca1e6cca4931:filtered"},
 )
 """`allenai/reward-bench`, split `filtered`; the overall score is the mean of the four sections."""

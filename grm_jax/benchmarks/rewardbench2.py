@@ -116,5 +116,6 @@ REWARDBENCH2 = Benchmark(
     figures=_figures,
     default=Policies("expected", "chance"),
     published={"RewardBench 2": Policies("expected", "chance")},
+    hub={"": "hf:allenai/reward-bench-2@7ff08853b0d5686e79b13fda8677024f566a104a:test"},
 )
 """`allenai/reward-bench-2`, split `test`; the overall score is the mean of the six subsets."""

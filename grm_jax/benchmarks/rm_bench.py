@@ -67,6 +67,7 @@ RM_BENCH = Benchmark(
     figures=_figures,
     default=Policies("strict", "wrong"),
     published={"RM-Bench": Policies("strict", "wrong")},
+    hub={"": "hf:THU-KEG/RM-Bench:train"},
     part_of=_part_of,
 )
 """`total_dataset.json` or the five files of one domain each; the overall score is the mean of the four domains."""

@@ -41,15 +41,23 @@ def notes(evaluation: Evaluation) -> list[str]:
     """Returns what stands below the table."""
     policies = evaluation.policies
     whose = f", as {'; '.join(evaluation.protocols)}" if evaluation.protocols else ", as in no published figure"
+    kept = f" (k_meta {policies.k_meta:g})" if policies.k_meta else ""
     total = sum(evaluation.outcomes.values())
     rates = ", ".join(f"{name} {100 * count / total:.1f}%" for name, count in evaluation.outcomes.items())
     return [
         evaluation.title,
         f"{evaluation.cases} questions, {evaluation.items} items",
-        f"vote {policies.vote}, ties {policies.ties}, failures {policies.failures}{whose}",
+        f"vote {policies.vote}{kept}, ties {policies.ties}, failures {policies.failures}{whose}",
         f"critiques: {rates}",
         *(f"PARTIAL: {note}" for note in partial_notes(evaluation)),
     ]
+
+
+def figure_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Returns head and rows of all figures, those of subsets too, with their intervals, in percent: a column a k."""
+    names = list(evaluation.rows[0].figures)
+    head = [evaluation.benchmark, *(f"k = {row.k}" for row in evaluation.rows)]
+    return head, [[name, *(_with_interval(row.figures.get(name)) for row in evaluation.rows)] for name in names]
 
 
 def partial_notes(evaluation: Evaluation) -> list[str]:
@@ -67,6 +75,10 @@ def _mean(row: Row, name: str) -> float | None:
 
 def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _with_interval(figure: Interval | None) -> str:
+    return f"{100 * figure.mean:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})" if figure else "-"
 
 
 def _interval(figure: Interval | None) -> str:

@@ -1,18 +1,12 @@
 """`grm eval`: judges a benchmark and scores it by its own protocol, at several k."""
 
 import argparse
-import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from grm_jax.benchmarks.benchmark import Benchmark
-    from grm_jax.data.records import Item, Sample
-    from grm_jax.judge.judge import Judge
-    from grm_jax.judge.run_folder import RunFolder
 
-_RECORD = "eval.json"
 _NAMES = (
     "rewardbench, rewardbench2, ppe_preference, ppe_correctness, rmb, rmb_pairs, realmistake, judgebench, "
     "judgebench_claude, rm_bench, arena"
@@ -25,12 +19,14 @@ benchmarks: {_NAMES}
 
 examples:
   grm eval --benchmark judgebench --data judgebench/gpt.jsonl --model DIR --k 1,2,4,8 --output run
-  grm eval --benchmark rewardbench --data hf:allenai/reward-bench@COMMIT:filtered --model DIR --output run
+  grm eval --benchmark rewardbench --model DIR --k 1,8,32 --output run
+  grm eval --benchmark rm_bench --revision COMMIT --model DIR --output run
+  grm eval --benchmark rewardbench --model DIR --k 32 --meta-model META --vote meta_topk --k-meta 0.5 --output run
   grm eval --benchmark rm_bench --data rm_bench/chat_filtered.json --partial --limit 20 --model tiny --output run
   grm eval --benchmark rewardbench --data filtered.parquet --output run --ties strict --failures wrong
 
 Data is what a benchmark publishes: a .json, .jsonl, .jsonl.gz or .parquet file, a folder of them, ReaLMistake's data.zip,
-or hf:ID@COMMIT:SPLIT. The number of rows of each subset is checked. Figures, policies and data are in RUN/{_RECORD}.
+or hf:ID@COMMIT:SPLIT. The number of rows of each subset is checked. Figures, policies and data are in RUN/eval.json.
 
 exit codes: 0 all judged; 3 some prompts did not fit; 2 a mistake in what was given; 130 interrupted."""
 
@@ -46,7 +42,12 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="one of those below")
     parser.add_argument(
-        "--data", metavar="PATH|HUB", help="its data (default: pinned on the hub, where a revision is known)"
+        "--data",
+        metavar="PATH|HUB",
+        help="its data (default: the benchmark's data set on the hub, at a pinned revision)",
+    )
+    parser.add_argument(
+        "--revision", metavar="COMMIT", help="of that data set, where none is pinned or another is wanted"
     )
     parser.add_argument(
         "--model", metavar="tiny|DIR", help="the judge; without one, stored critiques are voted on again"
@@ -54,7 +55,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder, new or one to go on with")
     parser.add_argument("--k", default="1", metavar="K,K,...", help="critiques a vote (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of orders, samples, ties and intervals (default: 0)")
-    parser.add_argument("--vote", default="sum", metavar="POLICY", help="sum, mean, majority or rank (default: sum)")
+    parser.add_argument(
+        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
+    )
+    parser.add_argument(
+        "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
+    )
+    parser.add_argument(
+        "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
+    )
+    parser.add_argument(
+        "--error-below",
+        type=float,
+        metavar="SCORE",
+        help="realmistake: detection metrics, a mean score below it says error",
+    )
     parser.add_argument("--ties", help="expected, half, strict or shuffle_argmax (default: the benchmark's)")
     parser.add_argument("--failures", help="wrong, chance or resample (default: the benchmark's)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N questions, spread over the benchmark")
@@ -74,37 +89,45 @@ def run(args: argparse.Namespace) -> int:
 
     from grm_jax.benchmarks.evaluation import chosen, evaluate, to_json
     from grm_jax.benchmarks.loading import load
-    from grm_jax.benchmarks.registry import BENCHMARKS
+    from grm_jax.benchmarks.record import RECORD
     from grm_jax.benchmarks.table import notes, partial_notes, to_rich
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED
-    from grm_jax.data import fields
+    from grm_jax.cli.eval_run import draw, judge_of, open_run, stored
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import PROMPT_TOO_LONG
     from grm_jax.judge.run_identity import read_identity
     from grm_jax.parallel import hosts
 
-    benchmark = BENCHMARKS[fields.read_choice(args.benchmark, BENCHMARKS, "grm eval", "--benchmark")]
-    policies = _policies(args, benchmark)
+    benchmark = _benchmark(args)
     ks = _ks(args)
-    data = load(benchmark, args.data, partial=args.partial)
+    policies = _policies(args, benchmark, min(ks))
+    meta_name = _meta_name(args)
+    data = load(benchmark, args.data, revision=args.revision, partial=args.partial)
     cases = chosen(data.cases, args.limit)
     items = [item for case in cases for item in case.items]
     about = {"benchmark": benchmark.name, "data": data.digest}
-    with _open(args, about) as (judge, folder):
+    judge = judge_of(args, about)
+    sampled = judge is not None
+    with open_run(args, about, judge) as folder:
+        if meta_name:
+            folder.check_meta_model(meta_name)
         if judge:
-            _draw(judge, folder, items, max(ks), args.seed, benchmark, policies)
+            draw(judge, folder, items, max(ks), args.seed, benchmark, policies)
+        if meta_name:
+            from grm_jax.cli.meta_score import score_missing
 
-        def stored(item_id: str) -> "Sequence[Sample]":
-            return _stored(folder, item_id)
+            del judge  # two models of this size need not be held at once
+            known = [item for case in data.cases for item in case.items if folder.has_item(item.id)]
+            score_missing(folder, known, args.meta_model, meta_name, args.dtype)
 
         evaluation = evaluate(
-            benchmark, cases, stored, ks, policies, seed=args.seed, run=read_identity(folder.path),
+            benchmark, cases, functools.partial(stored, folder), ks, policies, seed=args.seed, run=read_identity(folder.path),
             data=f"{args.data or benchmark.name}@{data.digest}", absent=data.absent, cases_there=len(data.cases),
         )  # fmt: skip
-        if judge:
-            folder.write_judgements(policy=policies.vote, k=max(ks) * benchmark.games)
+        if sampled:
+            folder.write_judgements(policy=policies.vote, k=max(ks) * benchmark.games, k_meta=policies.k_meta)
         if hosts.is_leader():
-            write_jsonl(folder.path / _RECORD, [to_json(evaluation)])
+            write_jsonl(folder.path / RECORD, [to_json(evaluation)])
     if not hosts.is_leader():
         return EXIT_OK
     for note in partial_notes(evaluation):
@@ -114,20 +137,53 @@ def run(args: argparse.Namespace) -> int:
     else:
         Console().print(to_rich(evaluation))
         print("\n".join(notes(evaluation)))
-        print(f"wrote {folder.path / _RECORD}")
+        print(f"wrote {folder.path / RECORD}; see `grm report {args.output}`")
     return EXIT_UNJUDGED if evaluation.outcomes.get(PROMPT_TOO_LONG) else EXIT_OK
 
 
-def _policies(args: argparse.Namespace, benchmark: "Benchmark") -> Any:
+def _benchmark(args: argparse.Namespace) -> "Benchmark":
+    from grm_jax.benchmarks.realmistake import REALMISTAKE, with_detector
+    from grm_jax.benchmarks.registry import BENCHMARKS
+    from grm_jax.data import fields
+    from grm_jax.errors import UserError
+
+    benchmark = BENCHMARKS[fields.read_choice(args.benchmark, BENCHMARKS, "grm eval", "--benchmark")]
+    if args.error_below is None:
+        return benchmark
+    if benchmark is not REALMISTAKE:
+        raise UserError(f"--error-below {args.error_below:g}: is of realmistake, not of {benchmark.name}; leave it out")
+    return with_detector(args.error_below)
+
+
+def _policies(args: argparse.Namespace, benchmark: "Benchmark", k: int) -> Any:
     from grm_jax.benchmarks.benchmark import has_own_ties
     from grm_jax.benchmarks.policies import Policies
     from grm_jax.errors import UserError
+    from grm_jax.judge.voting import fits, fitting
 
     if args.ties and has_own_ties(benchmark):
         raise UserError(f"--ties {args.ties}: {benchmark.name} has its own rule for ties; leave it out")
     if args.ties == "own":
         raise UserError("--ties own: not known; use expected, half, strict or shuffle_argmax")
-    return Policies(args.ties or benchmark.default.ties, args.failures or benchmark.default.failures, args.vote)
+    if args.k_meta is not None and not fits(args.k_meta, k):
+        raise UserError(f"--k-meta {args.k_meta:g}: does not fit --k {k}; use {fitting(k)}, or leave that k out")
+    ties, failures = args.ties or benchmark.default.ties, args.failures or benchmark.default.failures
+    return Policies(ties, failures, args.vote, args.k_meta)
+
+
+def _meta_name(args: argparse.Namespace) -> str | None:
+    """Names the meta model; refuses a guided vote on critiques that are yet to be drawn without one."""
+    from grm_jax.errors import UserError
+    from grm_jax.judge.tally import GUIDED
+
+    if args.meta_model:
+        from grm_jax.judge.meta import meta_name
+
+        return meta_name(args.meta_model)
+    if args.vote in GUIDED and args.model:
+        remedy = "give --meta-model, or leave out --model to vote on scores that are stored"
+        raise UserError(f"--vote {args.vote}: critiques have no meta scores without a --meta-model; {remedy}")
+    return None
 
 
 def _ks(args: argparse.Namespace) -> list[int]:
@@ -142,66 +198,3 @@ def _ks(args: argparse.Namespace) -> list[int]:
     if min(ks) < 1:
         raise UserError(f"--k {args.k}: every k must be at least 1")
     return ks
-
-
-@contextlib.contextmanager
-def _open(args: argparse.Namespace, about: dict[str, str]) -> "Iterator[tuple[Judge | None, RunFolder]]":
-    """Opens the run, with the judge that fills it, if one is given; refuses a run of other data, model or template."""
-    import sys
-
-    from grm_jax.cli import configure
-    from grm_jax.cli.sampling_arguments import load_judge
-    from grm_jax.errors import UserError
-    from grm_jax.judge.run_folder import RunFolder
-    from grm_jax.judge.run_identity import read_identity
-
-    def report(message: str) -> None:
-        print(message, file=sys.stderr)
-
-    if args.model is None:
-        identity = read_identity(args.output)
-        for key, value in {**about, "seed": args.seed}.items():
-            if identity.get(key) != value:
-                problem = f"was made with {key} = {identity.get(key)!r}, now {value!r} is asked"
-                raise UserError(f"{args.output}: this run {problem}; give what it was made with or another run folder")
-        with RunFolder.reopen(args.output, report=report) as folder:
-            yield None, folder
-        return
-    configure.load(args.gin_file, args.gin_bindings)
-    judge = load_judge(args)
-    with RunFolder.open(args.output, judge.identity(args.seed) | about, report=report) as folder:
-        folder.keep_configuration(configure.operative())
-        yield judge, folder
-
-
-def _draw(
-    judge: "Judge",
-    folder: "RunFolder",
-    items: "Sequence[Item]",
-    k: int,
-    seed: int,
-    benchmark: "Benchmark",
-    policies: Any,
-) -> None:
-    """Draws what the folder lacks; with `resample`, also in place of critiques that cannot be read."""
-    from grm_jax.benchmarks.evaluation import still_wanted
-    from grm_jax.benchmarks.policies import RESAMPLE
-    from grm_jax.cli.progress import bar
-    from grm_jax.judge.filling import fill
-
-    fill(judge, folder, items, k * benchmark.games, seed, bar=bar)
-    while policies.failures == RESAMPLE:
-        wanted = still_wanted(items, lambda item_id: _stored(folder, item_id), k, benchmark)
-        if not wanted:
-            return
-        for total, some in sorted(wanted.items()):
-            fill(judge, folder, some, total, seed, bar=bar)
-
-
-def _stored(folder: "RunFolder", item_id: str) -> "Sequence[Sample]":
-    from grm_jax.errors import UserError
-
-    samples = list(folder.done(item_id).values())
-    if not samples and not folder.is_too_long(item_id):
-        raise UserError(f"{folder.path}: item {item_id!r} is not judged yet; give --model to judge it")
-    return samples

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.data.jsonl import read_jsonl_items
     from grm_jax.data.records import PROMPT_TOO_LONG
     from grm_jax.errors import UserError
-    from grm_jax.judge.voting import POLICIES
+    from grm_jax.judge.tally import POLICIES
 
     check_counts(args, "k", "rows", "limit", "max_new")
     if args.vote not in POLICIES:

@@ -1,7 +1,6 @@
 """`grm report`: votes again over a run's stored samples, at any k and under any policy, and shows a table."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
@@ -12,6 +11,7 @@ _EPILOG = """\
 examples:
   grm report run
   grm report run --k 1,2,4,8 --vote majority
+  grm report run --greedy run_at_temperature_0
   grm report run --by domain --subsets 20
   grm report run_of_one_judge run_of_another --k 1,8
   grm report run --items items.jsonl --weaknesses my-model
@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "report", help="vote again over stored samples, as a table", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge`")
+    parser.add_argument("folder", metavar="RUN", help="a run folder of `grm judge` or `grm eval`")
     parser.add_argument(
         "other", nargs="?", metavar="RUN", help="another on the same items: the two are compared, paired"
     )
@@ -42,8 +42,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--failures", default="wrong", help="an item without verdict: wrong or chance (default: wrong)")
     parser.add_argument(
-        "--subsets", type=int, default=0, metavar="R", help="average over R random k-subsets of an item"
+        "--subsets",
+        type=int,
+        default=64,
+        metavar="R",
+        help="average over R random k-subsets of an item; 0 takes the first k (default: 64)",
     )
+    parser.add_argument("--greedy", metavar="RUN", help="a run of the same judge at temperature 0: the greedy baseline")
     parser.add_argument("--by", choices=["domain"], help="one table for each domain as well")
     parser.add_argument("--plot", metavar="FILE", help="write the scaling plot as PNG")
     parser.add_argument("--calibration-plot", metavar="FILE", help="write the meta scores' reliability plot as PNG")
@@ -52,7 +57,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--markdown", metavar="FILE", help="write its tables as Markdown")
     parser.add_argument("--figures", metavar="FILE", help="write its figures as JSON")
-    parser.add_argument("--items", metavar="FILE", help="the items that were judged, for the texts in these")
+    parser.add_argument(
+        "--items", metavar="FILE", help="the items that were judged (of `grm eval`: its --data), for the texts in these"
+    )
     parser.add_argument(
         "--weaknesses", metavar="NAME", help="on what principles the responses of NAME lose, by meta.sources of --items"
     )
@@ -70,14 +77,17 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grm_jax.cli.outputs import check_file
-    from grm_jax.cli.report_page import read_texts, write_report
+    from grm_jax.cli.report_page import read_benchmark, read_curves, read_texts, write_report
     from grm_jax.cli.report_sides import compare, weaknesses
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import judgement_to_json
     from grm_jax.errors import UserError
-    from grm_jax.evaluate.accuracy import Protocol, scaling
+    from grm_jax.evaluate.accuracy import scaling
     from grm_jax.evaluate.calibration import calibration, scored_critiques
+    from grm_jax.evaluate.judge_report import finite
+    from grm_jax.evaluate.protocol import Protocol
     from grm_jax.evaluate.tables import calibration_notes, to_json, to_rich
+    from grm_jax.evaluate.vote_tables import aligned, to_text
     from grm_jax.judge.run_folder import read_run
     from grm_jax.judge.voting import vote
     from grm_jax.spct.acceptance import accepted
@@ -101,8 +111,10 @@ def run(args: argparse.Namespace) -> int:
     ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
     if args.other:
         return compare(args, judged, ks, protocol)
+    curves, times = read_curves(args, judged, ks, protocol)
+    benchmark = read_benchmark(args.folder)
     if args.html or args.markdown or args.figures:
-        write_report(args, judged, ks, protocol, texts)
+        write_report(args, judged, ks, protocol, texts, curves=curves, times=times, benchmark=benchmark)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -119,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         from grm_jax.evaluate.plots import save_scaling_plot
 
-        save_scaling_plot(args.plot, {Path(args.folder).name: reports["all"]})
+        save_scaling_plot(args.plot, curves)
     if args.calibration_plot:
         from grm_jax.evaluate.reliability_plot import save_reliability_plot
 
@@ -130,15 +142,22 @@ def run(args: argparse.Namespace) -> int:
         objects = {name: to_json(report) for name, report in reports.items()}
         for name, figures in calibrations.items():
             objects[name]["calibration"] = dataclasses.asdict(figures)
+        objects["all"]["curves"] = finite(curves)
+        if benchmark:
+            objects["all"]["benchmark"] = benchmark["record"]
         print(json.dumps(objects, indent=1))
         return 0
     console = Console()
+    if benchmark:
+        print("\n".join([*aligned(benchmark["table"]), *benchmark["notes"], ""]))
     for name, report in reports.items():
         if len(reports) > 1:
             console.print(name, style="bold", markup=False, highlight=False)
         console.print(to_rich(report))
         if name in calibrations:
             console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
+    if curves:
+        print("\n" + to_text(curves), end="")
     return 0
 
 

@@ -19,7 +19,7 @@ def compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any)
     from grm_jax.evaluate.comparison import compare as compared
     from grm_jax.judge.run_folder import read_run
 
-    alone = ("plot", "calibration_plot", "html", "markdown", "figures", "judgements", "items", "weaknesses")
+    alone = ("greedy", "plot", "calibration_plot", "html", "markdown", "figures", "judgements", "items", "weaknesses")
     given = next((name for name in alone if getattr(args, name)), None)
     if given:
         raise UserError(f"--{given.replace('_', '-')} is of one run; leave it out, or the second run")

@@ -1,6 +1,7 @@
 """JSON lines on disk: strict reading with one clear message for each bad line, and atomic writing."""
 
 import codecs
+import functools
 import json
 import logging
 import math
@@ -89,13 +90,7 @@ def parse_line(line: bytes, where: str) -> Any:
         UserError: "WHERE: what is wrong; what to do".
     """
     try:
-        return json.loads(
-            line.decode("utf-8").rstrip("\r\n"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_constant,
-        )
+        return _decoder().decode(line.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         problem = f"invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
     except json.JSONDecodeError as error:
@@ -125,6 +120,11 @@ def write_jsonl(path: str | Path, objects: Iterable[Any]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@functools.cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 
 
 class _Refused(ValueError):

@@ -5,6 +5,7 @@ record. Field names and meanings: docs/design.md, Contracts.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -261,8 +262,13 @@ def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
 
 
 def _check_every_field(obj: Mapping[str, Any], record: type, where: str) -> None:
-    names = [field.name for field in dataclasses.fields(record)]
+    names = _field_names(record)
     fields.check_keys(obj, names, names, where, "remove it")
+
+
+@functools.cache
+def _field_names(record: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(record))
 
 
 def _principles(value: Any, where: str) -> tuple[Principle, ...]:

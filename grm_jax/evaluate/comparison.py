@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import Protocol, item_values
+from grm_jax.evaluate.accuracy import item_values
 from grm_jax.evaluate.intervals import Estimate, bootstrap_intervals
+from grm_jax.evaluate.protocol import Protocol
 from grm_jax.judge.run_store import Judged
 
 

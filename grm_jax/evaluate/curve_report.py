@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import Protocol
 from grm_jax.evaluate.calibration import calibration, scored_critiques
 from grm_jax.evaluate.curves import CurveValues, SampleTable, draw
 from grm_jax.evaluate.intervals import bootstrap_intervals
+from grm_jax.evaluate.protocol import Protocol
 from grm_jax.judge.run_store import Judged
 
 GREEDY, VOTING, META = "greedy", "voting", "meta"
@@ -70,14 +70,15 @@ def curve_report(
     Raises:
         UserError: the runs have different items, or none that can be measured.
     """
-    protocol = Protocol(k_meta=k_meta, subsets=subsets, seed=seed)
-    plain = dataclasses.replace(protocol, k_meta=None)
+    plain = Protocol(subsets=subsets, seed=seed)
+    guided = dataclasses.replace(plain, vote="meta_topk", k_meta=k_meta)
     values: dict[Point, CurveValues] = {}
     about: list[dict[str, Any]] = []
     drawn: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     ids: list[str] | None = None
     for run in runs:
-        table = SampleTable(run.judged)
+        table = SampleTable([entry for entry in run.judged if entry.label is not None])
+        samples = _samples(table)
         ids = table.ids if ids is None else ids
         if table.ids != ids:
             raise UserError(f"curve: {run.judge} at {run.temperature:g} was judged on other items than the run before")
@@ -86,13 +87,12 @@ def curve_report(
         if not run.temperature:
             values[Point(run.judge, 0.0, GREEDY, 1)] = table.values(1, plain)
             continue
-        for k in (k for k in ks if k <= table.samples):
-            key = (table.samples, k)
-            drawn[key] = drawn.get(key) or draw(ids, table.samples, k, plain)
+        for k in (k for k in ks if k <= samples):
+            key = (samples, k)
+            drawn[key] = drawn.get(key) or draw(dict.fromkeys(ids, samples), k, plain)
             values[Point(run.judge, run.temperature, VOTING, k)] = table.values(k, plain, drawn=drawn[key])
             if scored and k >= (k_meta or 1):
-                guided = table.values(k, protocol, vote="meta_topk", drawn=drawn[key])
-                values[Point(run.judge, run.temperature, META, k)] = guided
+                values[Point(run.judge, run.temperature, META, k)] = table.values(k, guided, drawn=drawn[key])
     if ids is None:
         raise UserError("curve: there is no run to report on")
     members = {name: np.array([i in chosen for i in ids], bool) for name, chosen in groups.items()}
@@ -101,11 +101,20 @@ def curve_report(
     return {
         "items": {name: int(mask.sum()) for name, mask in masks.items()},
         "protocol": {
-            "ks": list(ks), "k_meta": k_meta or 0.5, "subsets": subsets, "ties": protocol.ties,
-            "failures": protocol.failures, "seed": seed,
+            "ks": list(ks), "k_meta": k_meta or 0.5, "subsets": subsets, "ties": plain.ties,
+            "failures": plain.failures, "seed": seed,
         },
         "points": points, "differences": differences, "runs": about,
     }  # fmt: skip
+
+
+def _samples(table: SampleTable) -> int:
+    """The number of samples that all items have."""
+    found = set(table.counts.values()) - {0}
+    if len(found) != 1:
+        problem = f"items have {min(found)} to {max(found)} samples" if found else "no labelled item has samples"
+        raise UserError(f"curve: {problem}; judge all items to the same k")
+    return found.pop()
 
 
 def _meta_figures(

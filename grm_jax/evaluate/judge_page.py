@@ -14,8 +14,14 @@ import jinja2
 
 from grm_jax.data.records import Item
 from grm_jax.evaluate.svg import Series, bar_chart, line_chart, reliability_chart
+from grm_jax.evaluate.vote_tables import accuracy_table, cost_notes, cost_table, gain_table, levels, notes
+from grm_jax.evaluate.vote_tables import series as vote_series
 from grm_jax.judge.run_store import Judged
 
+_OTHER_PROTOCOL = (
+    "all but the table of the benchmark's own protocol is of single items: all critiques of an item vote together, every item "
+    "counts the same"
+)
 _GROUPS_DRAWN = 6  # lines that can be told apart
 
 
@@ -35,7 +41,7 @@ def to_html(report: Mapping[str, Any], judged: Sequence[Judged], items: Mapping[
     data = [_entry(entry, (items or {}).get(entry.judgement.id)) for entry in judged]
     packed = base64.b64encode(gzip.compress(json.dumps(data, ensure_ascii=False).encode("utf-8"), 6, mtime=0)).decode()
     return page.render(
-        report=report, tables=tables(report), charts=_charts(report), data=packed,
+        report=report, tables=tables(report), remarks=remarks(report), charts=_charts(report), data=packed,
         script=(folder / "judge.js").read_text(encoding="utf-8"), style=(folder / "judge.css").read_text(encoding="utf-8"),
     )  # fmt: skip
 
@@ -47,12 +53,22 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     for title, (head, rows) in tables(report).items():
         table = [head, ["---"] * len(head), *rows]
         lines += [f"## {title}", "", *(f"| {' | '.join(map(_cell, row))} |" for row in table), ""]
+    lines += [f"- {note}" for note in remarks(report)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """What stands below the tables: how figures came about, what is missing."""
+    curves, cost, benchmark = report["curves"], report["cost"], report["benchmark"]
+    own = [*benchmark["notes"], _OTHER_PROTOCOL] if benchmark else []
+    return [*own, *(notes(curves) if curves else []), *(cost_notes(cost) if cost else [])]
 
 
 def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
     """What the page and the Markdown say in numbers: title -> (head, rows)."""
     found: dict[str, tuple[list[str], list[list[str]]]] = {}
+    if report["benchmark"]:
+        found[f"{report['benchmark']['name']} by its own protocol (%)"] = report["benchmark"]["table"]
     ks = sorted({row["k"] for rows in report["accuracy"].values() for row in rows})
     if ks:
         found["Accuracy (%)"] = (
@@ -62,6 +78,9 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
                 for name, rows in report["accuracy"].items() if rows
             ],
         )  # fmt: skip
+    if report["curves"]:
+        found["Accuracy by vote (%)"] = accuracy_table(report["curves"])
+        found["Gain by vote (points, paired by item)"] = gain_table(report["curves"])
     rates, signal = report["rates"], report["signal"]
     found["Votes and critiques"] = (
         ["", "value"],
@@ -82,6 +101,10 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
             ["", "times"],
             rows,
         )
+    found["Stated scores, and those of the stated weights and sub-scores"] = (
+        ["", "value"],
+        _weighted(report["weighted"]),
+    )
     if report["meta"]:
         meta = report["meta"]
         found["Meta scores"] = (
@@ -95,15 +118,20 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[st
         )  # fmt: skip
     if report["cost"]:
         tokens = report["cost"]["tokens"]
-        rows = [
-            [f"k = {row['k']}", f"{row['tokens']:.0f}", "-" if row["seconds"] is None else f"{row['seconds']:.2f}"]
-            for row in report["cost"]["by_k"]
-        ]
-        title = (
-            f"Cost of a judgement (a critique has {tokens['mean']:.0f} tokens, 90% at most {tokens['most_below']:.0f})"
-        )
-        found[title] = (["", "tokens", "seconds"], rows)
+        each = f"a critique has {tokens['mean']:.0f} tokens, 90% at most {tokens['most_below']:.0f}"
+        found[f"Cost of a judgement ({each})"] = cost_table(report["cost"])
     return found
+
+
+def _weighted(weighted: Mapping[str, Any]) -> list[list[str]]:
+    if not weighted["stated"]:
+        return [["weights and sub-scores", "not stated"]]
+    return [
+        ["critiques that state them", _percent(weighted["stated"])],
+        ["all stated scores are the recomputed ones, rounded", _estimate(weighted["agree"], 100, "%")],
+        ["both name the same winners", _estimate(weighted["same"], 100, "%")],
+        ["points between them", _estimate(weighted["gap"], 1, digits=2)],
+    ]
 
 
 def _charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,6 +145,16 @@ def _charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         charts.append(
             {"title": "Accuracy and the number of critiques", "svg": drawn, "names": [one.name for one in lines]}
         )
+    curves = report["curves"]
+    if curves:
+        for title, x_label, by_tokens in (
+            ("Accuracy by vote", "critiques an item, k", False),
+            ("Accuracy and cost", "generated tokens a judgement", True),
+        ):
+            drawn_votes = vote_series(curves, by_tokens=by_tokens)
+            across = [] if by_tokens else levels(curves)
+            drawn = line_chart(drawn_votes, x_label=x_label, y_label="accuracy (%)", levels=across)
+            charts.append({"title": title, "svg": drawn, "names": [one.name for one in drawn_votes]})
     counts = report["scores"]
     if counts:
         series = [(name, [100 * value / sum(values) for value in values]) for name, values in counts.items()]

@@ -2,6 +2,7 @@
 
     run          model, template, seed, items, samples an item
     protocol     vote, ties, failures, subsets
+    benchmark    of a benchmark's run: name, table (head, rows) and notes of its own protocol, and the record they are of
     accuracy     group -> [{k, mean, low, high, count}]; "all" first, then each domain where there are several
     rates        of samples by outcome; at the largest k: tied, failed
     flips        share of pairs whose winner changes with the order they are shown in: mean, low, high, count
@@ -10,8 +11,10 @@
     signal       right: probability that a critique scores the labelled response above another, ties half; agree: that two
                  critiques of an item name the same winner
     principles   how many a critique states, and how many times each of the most frequent is stated
+    weighted     whether scores follow from the weights and sub-scores that critiques state, as in `weighted_scores`
     meta         calibration of meta scores
-    cost         tokens a critique (mean, median, 90% below, most), tokens and seconds a judgement for each k
+    curves       accuracy of every vote at every k beside the baselines, as in `vote_curves`; None without labels
+    cost         tokens a critique, tokens and seconds a judgement for each k, as in `cost`
 
 Estimates are None where nothing is there to measure them. Letters: k samples, n responses.
 """
@@ -25,10 +28,14 @@ from typing import Any
 import numpy as np
 
 from grm_jax.data.records import Item, Sample
-from grm_jax.evaluate.accuracy import Protocol, scaling
+from grm_jax.evaluate.accuracy import scaling
 from grm_jax.evaluate.calibration import calibration, scored_critiques
+from grm_jax.evaluate.cost import cost
 from grm_jax.evaluate.intervals import bootstrap_interval
+from grm_jax.evaluate.protocol import Protocol
+from grm_jax.evaluate.weighted_scores import weighted_scores
 from grm_jax.judge.run_store import Judged
+from grm_jax.judge.run_times import Spent
 
 ALL = "all"
 _LOWEST, _HIGHEST = 1, 10
@@ -43,6 +50,9 @@ def judge_report(
     *,
     run: Mapping[str, Any],
     items: Mapping[str, Item] | None = None,
+    curves: Mapping[str, Any] | None = None,
+    times: Mapping[str, Spent] | None = None,
+    benchmark: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Makes the report of the module.
 
@@ -53,6 +63,9 @@ def judge_report(
         is_right: (scores, label, n) -> whether a critique is right, Eq 10 of arXiv 2504.02495.
         run: what names the run: model, template, seed.
         items: the texts, by id; without them nothing is said of length.
+        curves: of `vote_curves`.
+        times: of the run.
+        benchmark: as in the module's.
 
     Raises:
         UserError: as `scaling`.
@@ -71,6 +84,7 @@ def judge_report(
         "protocol": {
             name: getattr(protocol, name) for name in ("vote", "k_meta", "ties", "failures", "subsets", "seed")
         },
+        "benchmark": benchmark,
         "accuracy": {
             name: [{"k": row.k, **dataclasses.asdict(row.accuracy)} for row in report.rows if row.accuracy]
             for name, report in reports.items()
@@ -84,8 +98,10 @@ def judge_report(
         "scores": _score_counts(samples),
         "signal": _signal(judged, protocol.seed),
         "principles": _principles([sample for _, sample in samples]),
+        "weighted": weighted_scores(judged, seed=protocol.seed),
         "meta": dataclasses.asdict(calibration(scored, seed=protocol.seed)) if scored.logits.size else None,
-        "cost": _cost(judged, [sample for _, sample in samples], ks),
+        "curves": curves,
+        "cost": cost(judged, ks, times),
     }  # fmt: skip
 
 
@@ -169,24 +185,6 @@ def _principles(samples: Sequence[Sample]) -> dict[str, Any]:
         "different": len(stated),
         "most": [{"text": text, "count": count} for text, count in stated.most_common(_STATED)],
     }
-
-
-def _cost(judged: Sequence[Judged], samples: Sequence[Sample], ks: Sequence[int]) -> dict[str, Any] | None:
-    tokens = np.array([sample.tokens for sample in samples])
-    if not tokens.size:
-        return None
-    seconds = [e.judgement.seconds for e in judged if e.judgement.seconds is not None]
-    drawn = max(len(e.judgement.samples) for e in judged)
-    each = float(np.mean(seconds)) / drawn if seconds else None
-    return {
-        "tokens": {
-            "mean": float(tokens.mean()), "median": float(np.median(tokens)),
-            "most_below": float(np.quantile(tokens, 0.9)), "most": int(tokens.max()),
-        },
-        "by_k": [
-            {"k": k, "tokens": k * float(tokens.mean()), "seconds": None if each is None else k * each} for k in ks
-        ],
-    }  # fmt: skip
 
 
 def _estimate(values: Sequence[float], seed: int) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 460, 260
 Place = Callable[[float, float], tuple[float, float]]  # from values to the drawing's coordinates
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 12, 40
+_TICK_WIDTH = 28
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,37 @@ class Series:
     bands: Sequence[tuple[float, float]] = ()
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, unit: str = "%") -> str:
-    """Lines with bands over a base-2 logarithmic x axis whose ticks are the points' own."""
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    unit: str = "%",
+    levels: Sequence[tuple[str, float]] = (),
+) -> str:
+    """Lines with bands over a base-2 logarithmic x axis whose ticks are the points' own; levels (name, y) go across."""
     xs = sorted({x for one in series for x, _ in one.points})
     values = [y for one in series for _, y in one.points] + [y for one in series for pair in one.bands for y in pair]
+    values += [y for _, y in levels]
     if not xs:
         return ""
     low, high = _round_limits(min(values), max(values))
     place = _places((math.log2(xs[0]), math.log2(xs[-1])), (low, high))
     parts = [_frame(x_label, y_label), *_y_ticks(low, high, place)]
+    last = -math.inf
     for x in xs:
         at, bottom = place(math.log2(x), low)
+        if at - last < _TICK_WIDTH:
+            continue  # it would cover the one before
+        last = at
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{x:g}</text>')
+    for number, (name, y) in enumerate(levels):
+        (left, height), (right, _) = place(math.log2(xs[0]), y), place(math.log2(xs[-1]), y)
+        parts.append(f'<line class="ideal" x1="{left:.1f}" y1="{height:.1f}" x2="{right:.1f}" y2="{height:.1f}"/>')
+        title = f"{escape(name)} {y:.1f}{unit}"
+        # Apart, as levels may be near each other: the last stands at the end.
+        at, anchor = (right, "end") if number == len(levels) - 1 else (left + 4, "start")
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{height - 4:.1f}" text-anchor="{anchor}">{title}</text>')
     for number, one in enumerate(series):
         if one.bands:
             xs_of = [x for x, _ in one.points]

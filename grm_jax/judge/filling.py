@@ -4,12 +4,14 @@ On several hosts each one that has a mesh of its own draws its share; on one mes
 stores.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from grm_jax.data.records import Item
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.judge.run_times import CRITIQUES, META_SCORES, Spent
 from grm_jax.parallel import hosts
 from grm_jax.text.template import PromptTooLong
 
@@ -44,21 +46,27 @@ def fill(
         missing = [index for index in range(k) if index not in folder.done(item.id)]
         if missing and not folder.is_too_long(item.id):
             wanted.append((item, missing))
-    alone = judge.sampler.is_local
-    mine, stores = (hosts.share(wanted), True) if alone else (wanted, hosts.is_leader())
-    total, done = sum(len(missing) for _, missing in mine), 0
-    with bar("hinted critiques" if hint else "critiques", total) as advance:
-        for place, result in judge.sample(mine, seed, hint=hint):
-            item, missing = mine[place]
-            if isinstance(result, PromptTooLong):
-                if stores:
-                    folder.append_too_long(item.id, result.tokens, result.limit)
-                done += len(missing)
-            else:
-                if stores:
-                    folder.append(item.id, result)
-                done += len(result)
-            advance(done, "")
+    mine, stores = (hosts.share(wanted), True) if judge.sampler.is_local else (wanted, hosts.is_leader())
+    total = sum(len(missing) for _, missing in mine)
+    done = drawn = tokens = 0
+    start = time.monotonic()
+    try:
+        with bar("hinted critiques" if hint else "critiques", total) as advance:
+            for place, result in judge.sample(mine, seed, hint=hint):
+                item, missing = mine[place]
+                if isinstance(result, PromptTooLong):
+                    if stores:
+                        folder.append_too_long(item.id, result.tokens, result.limit)
+                    done += len(missing)
+                else:
+                    if stores:
+                        folder.append(item.id, result)
+                    done, drawn = done + len(result), drawn + len(result)
+                    tokens += sum(sample.tokens for sample in result)
+                advance(done, "")
+    finally:
+        if stores:
+            folder.append_time(CRITIQUES, Spent(drawn, tokens, time.monotonic() - start))
     folder.gather()
 
 
@@ -87,11 +95,16 @@ def fill_meta_scores(
         return 0
     meta, done = load(), 0
     mine, stores = (hosts.share(wanted), True) if meta.is_local else (wanted, hosts.is_leader())
-    with bar("meta scores", sum(len(missing) for _, missing in mine)) as advance:
-        for place, samples in meta.score(mine):
-            if stores:
-                folder.append_meta_scores(mine[place][0].id, samples, name)
-            done += len(samples)
-            advance(done, "")
+    start = time.monotonic()
+    try:
+        with bar("meta scores", sum(len(missing) for _, missing in mine)) as advance:
+            for place, samples in meta.score(mine):
+                if stores:
+                    folder.append_meta_scores(mine[place][0].id, samples, name)
+                done += len(samples)
+                advance(done, "")
+    finally:
+        if stores:
+            folder.append_time(META_SCORES, Spent(done, 0, time.monotonic() - start))
     folder.gather()
     return total

@@ -4,6 +4,7 @@
     items.jsonl       facts of the items, appended as they come
     samples.jsonl     every sample, appended and synced batch by batch
     meta_scores.jsonl scores of the samples by one meta model, appended likewise; there once a sample is scored
+    times.jsonl       what drawing and scoring took, a line a command
     judgements.jsonl  the verdicts, rewritten whole from the store
     hosts/I/          the samples and scores that process I > 0 of a run on several hosts has made
 
@@ -33,6 +34,7 @@ from grm_jax.judge.run_store import (
     item_line,
     load_store,
 )
+from grm_jax.judge.run_times import TIMES, Spent, time_line
 from grm_jax.parallel import hosts
 
 _LOG = logging.getLogger(__name__)
@@ -191,6 +193,13 @@ class RunFolder:
         self._meta_log.append(lines)
         self._store.meta_model = meta_model
         stored.update({sample.index: sample for sample in samples})
+
+    def append_time(self, what: str, spent: Spent) -> None:
+        """Stores what a command spent on critiques or on scores of them; nothing where it made none."""
+        if spent.count:
+            log = AppendLog(self._part / TIMES, self._report)
+            log.append([time_line(what, spent)])
+            log.close()
 
     def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None) -> list[Judged]:
         """Votes on every item that has an outcome; one with fewer than k samples on all it has. Arguments: `voting.vote`."""

@@ -88,6 +88,11 @@ def item_line(item_id: str, facts: ItemFacts) -> dict[str, Any]:
     return {"id": item_id, **asdict(facts)}
 
 
+def parts(path: Path) -> list[Path]:
+    """The folders whose files are a store together."""
+    return [path, *sorted((path / HOSTS).glob("*"))]
+
+
 def load_store(path: Path) -> RunStore:
     """Reads the store of a run folder; safe beside a running writer.
 
@@ -96,9 +101,8 @@ def load_store(path: Path) -> RunStore:
     """
     # A writer stores an item before its samples, and those before their scores: read the other way round, each line finds
     # what it is about.
-    parts = [path, *sorted((path / HOSTS).glob("*"))]
-    scores = [line for part in parts for line in read_log(part / META_SCORES)]
-    lines = [line for part in parts for line in read_log(part / SAMPLES)]
+    scores = [line for part in parts(path) for line in read_log(part / META_SCORES)]
+    lines = [line for part in parts(path) for line in read_log(part / SAMPLES)]
     store = RunStore()
     for where, obj in read_log(path / ITEMS):
         _load_item(store, obj, where)

@@ -1,26 +1,17 @@
-"""Votes: reductions from the samples of an item to a verdict. Nothing is sampled here.
+"""From the samples of an item to a verdict; nothing is sampled here. What each policy adds up is in `tally`.
 
-Only samples with outcome "ok" vote. With S[j, i] the score that voter j gives response i, the policies are:
-
-    sum        sum_j S[j, i]                            (Eq 14 of arXiv 2504.02495; m voters: one of m..10m)
-    mean       sum_j S[j, i] / m
-    majority   each voter splits one vote evenly among the responses it scores highest
-    rank       Borda: each voter gives i the number of responses below it, plus half of those level with it
-    meta_topk  sum over the k_meta voters with the highest meta score (the same paper; k_meta = k / 2); k_meta below 1 is a share
-               of the voters (`guided_count`)
-    meta_soft  mean weighted by sigmoid(meta score): the meta model is trained with binary cross-entropy, so that is its
-               probability that the critique is right; unlike a softmax it does not let one sample outshout all others
+Only samples with outcome "ok" vote.
 """
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from grm_jax.data.records import PROMPT_TOO_LONG, Judgement, Sample
 from grm_jax.errors import UserError
+from grm_jax.judge.tally import GUIDED, POLICIES, Ballots, count
 from grm_jax.keys import generator
 
 
@@ -95,24 +86,18 @@ def decide(
         UserError: unknown policy, k_meta misplaced or out of 1..len(samples), or meta scores missing.
     """
     where = f"item {item_id!r}"
-    if policy not in POLICIES:
-        raise UserError(f"vote: {policy!r} is not known; use one of {', '.join(POLICIES)}")
-    if k_meta is not None and policy != "meta_topk":
-        raise UserError(f"k_meta: the vote '{policy}' does not use it; leave it out or vote meta_topk")
-    if k_meta is not None and samples and not fits(k_meta, len(samples)):
-        raise UserError(f"{where}: k_meta = {k_meta:g} does not fit k = {len(samples)}; use {fitting(len(samples))}")
+    check_vote(policy, k_meta, len(samples) or None, where)
     voters = sorted((sample for sample in samples if sample.outcome == "ok"), key=lambda sample: sample.index)
-    if policy in ("meta_topk", "meta_soft"):
-        _check_meta_scores(voters, policy, where)
-    if policy == "meta_topk":
-        # sorted is stable, so of equal meta scores the earlier sample stays
-        best_first = sorted(voters, key=lambda sample: -(sample.meta_score or 0.0))
-        voters = best_first[: int(guided_count(k_meta, np.array(len(voters))))]
+    unscored = next((voter for voter in voters if voter.meta_score is None), None)
+    if policy in GUIDED and unscored:
+        raise no_meta_score(unscored.index, policy, where)
     if not voters:
         return Verdict(None, None, (), 0)
-    scores = POLICIES[policy](np.array([voter.scores for voter in voters]), voters)
+    ballots = Ballots.of([voter.scores or () for voter in voters], [voter.meta_score or 0.0 for voter in voters])
+    tally = count(ballots, np.ones((1, len(voters)), bool), policy, k_meta)
+    scores = tuple(tally.totals[0].tolist())
     ranking = rank(scores, seed=seed, item_id=item_id)
-    return Verdict(scores, ranking[0], ranking, len(voters))
+    return Verdict(scores, ranking[0], ranking, int(tally.used[0]))
 
 
 def rank(scores: Sequence[float], *, seed: int, item_id: str) -> tuple[int, ...]:
@@ -122,24 +107,33 @@ def rank(scores: Sequence[float], *, seed: int, item_id: str) -> tuple[int, ...]
     """
     shuffled = range(len(scores))
     if len(set(scores)) < len(scores):
-        shuffled = generator("ties", seed, item_id).permutation(len(scores)).tolist()
+        shuffled = tie_order(len(scores), seed=seed, item_id=item_id).tolist()
     return tuple(sorted(shuffled, key=lambda response: -scores[response]))
 
 
-def guided_count(k_meta: float | None, voters: np.ndarray) -> np.ndarray:
-    """How many critiques a guided vote keeps.
+def tie_order(n: int, *, seed: int, item_id: str) -> np.ndarray:
+    """Returns the keyed shuffle of an item's responses, int [n]: of equal ones that which stands first here is ranked first."""
+    return generator("ties", seed, item_id).permutation(n)
 
-    Args:
-        k_meta: a count; below 1 a share of the voters, rounded up; None is half of them.
-        voters: int [...], critiques that can vote.
 
-    Returns:
-        int, of the same shape; a count may be more than the voters there are.
+def check_vote(policy: str, k_meta: float | None, k: int | None = None, where: str = "vote") -> None:
+    """Refuses a vote that means nothing; without k, what is wrong at every k.
+
+    Raises:
+        UserError: an unknown policy, a k_meta misplaced or out of 1..k.
     """
-    if k_meta is not None and k_meta >= 1:
-        return np.full_like(voters, int(k_meta))
-    # A product that is whole but for rounding, as 0.55 * 20, is not rounded up past itself.
-    return np.ceil((k_meta or 0.5) * voters - 1e-9).astype(voters.dtype)
+    if policy not in POLICIES:
+        raise UserError(f"vote: {policy!r} is not known; use one of {', '.join(POLICIES)}")
+    if k_meta is not None and policy != "meta_topk":
+        raise UserError(f"k_meta: the vote '{policy}' does not use it; leave it out or vote meta_topk")
+    if k_meta is not None and k is not None and not fits(k_meta, k):
+        raise UserError(f"{where}: k_meta = {k_meta:g} does not fit k = {k}; use {fitting(k)}")
+
+
+def no_meta_score(index: int, policy: str, where: str) -> UserError:
+    """What to raise when a sample that votes has no meta score."""
+    problem = f"sample {index} has no meta score, which the vote '{policy}' needs"
+    return UserError(f"{where}: {problem}; judge with a meta model or vote sum")
 
 
 def fits(k_meta: float, k: int) -> bool:
@@ -159,54 +153,17 @@ def first_samples(samples: Sequence[Sample], k: int | None, where: str) -> tuple
         UserError: k is not in 1..len(samples).
     """
     ordered = tuple(sorted(samples, key=lambda sample: sample.index))
-    if k is not None and not 1 <= k <= len(ordered):
-        remedy = f"use 1..{len(ordered)}" if ordered else "sample it first"
-        raise UserError(f"{where}: has {len(ordered)} samples, k = {k} is asked; {remedy}")
+    if k is not None:
+        check_count(len(ordered), k, where)
     return ordered[:k]
 
 
-def _check_meta_scores(voters: Sequence[Sample], policy: str, where: str) -> None:
-    for voter in voters:
-        if voter.meta_score is None:
-            problem = f"sample {voter.index} has no meta score, which the vote '{policy}' needs"
-            raise UserError(f"{where}: {problem}; judge with a meta model or vote sum")
+def check_count(samples: int, k: int, where: str) -> None:
+    """Refuses a k that an item's samples do not reach.
 
-
-def _sum(scores: np.ndarray, voters: Sequence[Sample]) -> tuple[int, ...]:
-    return tuple(scores.sum(axis=0).tolist())
-
-
-def _mean(scores: np.ndarray, voters: Sequence[Sample]) -> tuple[float, ...]:
-    return tuple((scores.sum(axis=0) / len(scores)).tolist())
-
-
-def _majority(scores: np.ndarray, voters: Sequence[Sample]) -> tuple[float, ...]:
-    top = scores == scores.max(axis=1, keepdims=True)
-    winners = top.sum(axis=1).tolist()
-    # Shares in units of one over their common multiple are Python integers: equal totals stay exactly equal.
-    unit = math.lcm(*winners)
-    shares = np.array([unit // count for count in winners], dtype=object)
-    return tuple(int(total) / unit for total in shares @ top.astype(object))
-
-
-def _rank(scores: np.ndarray, voters: Sequence[Sample]) -> tuple[float, ...]:
-    difference = scores[:, :, None] - scores[:, None, :]
-    level = (difference == 0).sum(axis=(0, 2)) - len(scores)
-    return tuple(((difference > 0).sum(axis=(0, 2)) + level / 2).tolist())
-
-
-def _meta_soft(scores: np.ndarray, voters: Sequence[Sample]) -> tuple[float, ...]:
-    log_weights = -np.logaddexp(0.0, -np.array([voter.meta_score for voter in voters]))
-    weights = np.exp(log_weights - log_weights.max())
-    return tuple(((weights[:, None] * scores).sum(axis=0) / weights.sum()).tolist())
-
-
-POLICIES: dict[str, Callable[[np.ndarray, Sequence[Sample]], tuple[int, ...] | tuple[float, ...]]] = {
-    "sum": _sum,
-    "mean": _mean,
-    "majority": _majority,
-    "rank": _rank,
-    "meta_topk": _sum,
-    "meta_soft": _meta_soft,
-}
-"""Voting policies by name: (scores of the voters, int [voters, n]; the voters) -> one total a response."""
+    Raises:
+        UserError: k is not in 1..samples.
+    """
+    if not 1 <= k <= samples:
+        remedy = f"use 1..{samples}" if samples else "sample it first"
+        raise UserError(f"{where}: has {samples} samples, k = {k} is asked; {remedy}")

@@ -15,6 +15,7 @@ from benchmark_rows import encrypted_zip, rewardbench, rm_bench, rows, write
 import grm_jax.benchmarks.loading as loading
 from grm_jax.benchmarks.loading import load
 from grm_jax.benchmarks.registry import BENCHMARKS
+from grm_jax.data.sources import open_source
 from grm_jax.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -64,6 +65,32 @@ def test_a_row_more_than_a_subset_has_is_refused_even_when_partial(name, tmp_pat
     with file.open("a") as out:
         out.write(file.read_text().splitlines()[0] + "\n")
     assert "versions are mixed or rows stand twice" in refusal(name, path, partial=True)
+
+
+def test_a_row_that_stands_twice_in_the_place_of_another_is_refused(tmp_path):
+    path = write(tmp_path, "rewardbench")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[1], *lines[1:]]))  # the counts are right
+    assert f"{path}:2: stands twice, as Chat/" in refusal("rewardbench", path)
+
+
+@pytest.mark.parametrize("name", ["rewardbench", "judgebench"])
+def test_an_empty_file_is_refused(name, tmp_path):
+    for file, content in (("rows.jsonl", ""), ("rows.json", "[]"), ("lines.jsonl", "\n\n")):
+        (tmp_path / file).write_text(content)
+        assert f"{tmp_path / file}: holds no rows; check that it is the right file" in refusal(name, tmp_path / file)
+    (tmp_path / "folder").mkdir()
+    assert "is a folder without .json" in refusal(name, tmp_path / "folder")
+    (tmp_path / "folder" / "rows.jsonl").write_text("")
+    assert "holds no rows" in refusal(name, tmp_path / "folder", partial=True)
+
+
+def test_two_versions_in_one_folder_are_refused(tmp_path):
+    """The same questions once more, with other texts: the ids are known, the rows are not the same."""
+    (tmp_path / "both").mkdir()
+    path = write(tmp_path / "both", "judgebench")
+    (tmp_path / "both" / "older.jsonl").write_text(path.read_text().replace('"question": "', '"question": "older '))
+    assert "versions are mixed or rows stand twice, give one version" in refusal("judgebench", tmp_path / "both")
 
 
 def test_a_missing_subset_is_named(tmp_path):
@@ -136,19 +163,45 @@ def test_the_hub_is_asked_for_pinned_revisions_only(monkeypatch):
     monkeypatch.setattr(loading, "open_source", open_source)
     for name in NAMES:
         benchmark = BENCHMARKS[name]
-        if benchmark.hub:
+        if not benchmark.hub:
+            with pytest.raises(UserError, match="its data is not read from the hub; give --data PATH"):
+                load(benchmark, None)
+        elif all("@" in spec for spec in benchmark.hub.values()):
             assert all(len(spec.partition("@")[2].partition(":")[0]) == 40 for spec in benchmark.hub.values())
-            assert set(benchmark.hub) == set(benchmark.counts)
+            assert set(benchmark.hub) in ({""}, set(benchmark.counts))
             with pytest.raises(Asked):
                 load(benchmark, None)
         else:
-            with pytest.raises(UserError, match="no revision of its data is pinned here; give --data"):
+            with pytest.raises(
+                UserError, match=r"no revision of hf:.* is pinned, as none could be verified; give --revision"
+            ):
                 load(benchmark, None)
         assert "names no revision" in refusal(name, "hf:owner/set:test")
         if name not in ("ppe_correctness", "realmistake"):  # there the id has to name the part
             with pytest.raises(Asked):
                 load(benchmark, "hf:owner/set@0123abc:test")
     assert asked[0].startswith("hf:") and all("@" in spec for spec in asked)
+
+
+def test_a_revision_of_the_users_takes_the_place_of_the_pinned_one(monkeypatch, tmp_path):
+    asked = []
+    path = write(tmp_path, "rewardbench", 1)
+    monkeypatch.setattr(loading, "open_source", lambda spec: asked.append(spec) or open_source(str(path)))
+    load(BENCHMARKS["rewardbench"], None, revision="ab" * 20, partial=True)
+    load(BENCHMARKS["rewardbench"], None, partial=True)
+    assert asked[0] == f"hf:allenai/reward-bench@{'ab' * 20}:filtered"
+    assert asked[1] == "hf:allenai/reward-bench@168d848cdbbea9764fae4a544dc9ca1e6cca4931:filtered"
+    path = write(tmp_path, "judgebench", 1)
+    load(BENCHMARKS["judgebench"], None, revision="cd" * 20, partial=True)
+    assert asked[2] == f"hf:ScalerLab/JudgeBench@{'cd' * 20}:gpt"
+    for name, spec, revision, message in (
+        ("rewardbench", None, "main", "--revision main: is no commit; give all 40 hexadecimal digits"),
+        ("rewardbench", None, "abcdef0", "--revision abcdef0: is no commit"),
+        ("ppe_correctness", None, "ab" * 20, "is several data sets, each with its own; leave it out"),
+        ("rewardbench", str(path), "ab" * 20, "--data is given; leave out one of them"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(BENCHMARKS[name], spec, revision=revision)
 
 
 def test_nothing_heavy_is_imported_before_it_is_used():

@@ -1,5 +1,6 @@
 """What a question is worth: votes by game, ties and failures by name, and which critiques `resample` asks for."""
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from grm_jax.benchmarks.registry import BENCHMARKS
 from grm_jax.benchmarks.table import lines, notes
 from grm_jax.data.records import Item, Sample, Turn
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import TIES
+from grm_jax.evaluate.protocol import TIES
 from grm_jax.judge.orders import order
 
 
@@ -57,9 +58,11 @@ def test_an_item_without_verdict_is_worth_what_its_policy_says(failures, worth):
 def test_every_policy_is_known_by_name_and_no_other():
     assert FAILURES == ("wrong", "chance", "resample")
     assert [Policies(ties, failures) for ties, failures in itertools.product(TIES, FAILURES)]
-    for wrong in ({"ties": "coin"}, {"failures": "skip"}, {"vote": "meta_topk"}):
+    for wrong in ({"ties": "coin"}, {"failures": "skip"}, {"vote": "loudest"}):
         with pytest.raises(UserError, match="is not known here; use one of"):
             Policies(**{"ties": "half", **wrong})
+    with pytest.raises(UserError, match="the vote 'sum' does not use it"):
+        Policies("half", k_meta=2)
 
 
 def test_k_critiques_vote_and_those_that_cannot_be_read_abstain():
@@ -122,6 +125,41 @@ def test_a_single_response_has_its_mean_score():
     assert votes(given, 3, n=1, vote="majority") == ((6.5,),)
 
 
+def scored(*pairs, n=2):
+    """Samples with (scores, meta score) each."""
+    given = [sample(i, scores, tuple(range(n))) for i, (scores, _) in enumerate(pairs)]
+    return [dataclasses.replace(each, meta_score=meta) for each, (_, meta) in zip(given, pairs, strict=True)]
+
+
+def guided(given, k, n=2, failures="wrong", vote="meta_topk", k_meta=None, count=1):
+    return item_votes(given, n, k, Policies("strict", failures, vote, k_meta), count=count, seed=0, item_id="i")
+
+
+def test_a_guided_vote_keeps_the_critiques_the_meta_model_ranks_highest():
+    given = scored(((9, 1), -2.0), ((2, 8), 3.0), ((4, 6), 1.0), (None, None))
+    assert guided(given, 3, k_meta=1) == ((2, 8),)
+    assert guided(given, 3) == guided(given, 4) == ((6, 14),)  # half of three, rounded up
+    assert guided(given, 3, k_meta=3) == votes(given, 3)
+    weights = 1 / (1 + np.exp(-np.array([-2.0, 3.0, 1.0])))
+    soft = guided(given, 3, vote="meta_soft")[0]
+    assert soft == pytest.approx(weights @ np.array([[9, 1], [2, 8], [4, 6]]) / weights.sum())
+    with pytest.raises(UserError, match="has no meta score"):
+        guided(samples((9, 1)), 1)
+
+
+def test_a_guided_single_response_has_the_mean_of_what_is_kept():
+    given = scored(((9,), -2.0), ((2,), 3.0), ((5,), 1.0), n=1)
+    assert guided(given, 3, n=1, k_meta=2) == ((3.5,),) and guided(given, 3, n=1, k_meta=1) == ((2.0,),)
+    assert guided(given, 3, n=1, k_meta=3) == votes(given, 3, n=1)
+
+
+def test_where_resample_finds_fewer_critiques_than_are_kept_all_of_them_are():
+    given = scored((None, None), ((9, 1), 0.5), (None, None), (None, None))
+    assert guided(given, 1, failures=RESAMPLE, k_meta=1) == ((9, 1),)
+    assert guided(scored(*[(None, None)] * 8), 2, failures=RESAMPLE, k_meta=2) == (None,)
+    assert guided(scored(((9, 1), 0.5), *[(None, None)] * 7), 2, failures=RESAMPLE, k_meta=2) == ((9, 1),)
+
+
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_every_benchmark_names_the_policies_of_published_figures(name):
     benchmark = BENCHMARKS[name]
@@ -150,7 +188,7 @@ def test_an_evaluation_tells_figures_rates_and_how_they_came_about():
         assert (row.tied, row.failed) == (0.2, 0.1)
     assert evaluation(ties="strict", failures="chance").rows[0].figures["overall"].mean == pytest.approx(0.75)
     record = to_json(found)
-    assert record["policies"] == {"ties": "expected", "failures": "wrong", "vote": "sum"}
+    assert record["policies"] == {"ties": "expected", "failures": "wrong", "vote": "sum", "k_meta": None}
     assert record["run"] == {"model": "m"}
     assert record["outcomes"] == {"ok": 18, "no_block": 2}
     assert (record["cases"], record["cases_there"]) == (10, 12)

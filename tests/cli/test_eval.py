@@ -52,10 +52,11 @@ def test_every_benchmark_goes_from_rows_to_figures(name, evaluated):
         "ties": BENCHMARKS[name].default.ties,
         "failures": BENCHMARKS[name].default.failures,
         "vote": "sum",
+        "k_meta": None,
     }
     assert found["run"] == json.loads((run / "run.json").read_text())
     published = {
-        whose: {"vote": "sum", "ties": each.ties, "failures": each.failures}
+        whose: {"vote": "sum", "k_meta": None, "ties": each.ties, "failures": each.failures}
         for whose, each in BENCHMARKS[name].published.items()
     }
     assert found["published"] == published
@@ -85,7 +86,7 @@ def test_a_larger_k_draws_only_what_is_missing_and_other_policies_draw_nothing(e
     data = ("--data", tmp_path / "rewardbench.jsonl", "--partial")
     code, out, _ = grm("eval", "--benchmark", "rewardbench", *data, "--output", run, "--k", "1,4", *strict, "--json")
     assert code == 0 and len(stored(run)) == 2 * len(before)
-    assert json.loads(out)["policies"] == {"ties": "strict", "failures": "wrong", "vote": "majority"}
+    assert json.loads(out)["policies"] == {"ties": "strict", "failures": "wrong", "vote": "majority", "k_meta": None}
     assert "Chat/alpacaeval-easy" in json.loads(out)["rows"][0]["figures"]
 
 
@@ -193,7 +194,19 @@ def test_prompts_that_do_not_fit_are_failures_and_exit_code_3(grm, scripted, tmp
         (("--benchmark", "mtbench"), "--benchmark: 'mtbench' is not known; use one of rewardbench, "),
         (("--ties", "half"), "--ties half: judgebench has its own rule for ties; leave it out"),
         (("--failures", "skip"), "failures: 'skip' is not known here; use one of wrong, chance, resample"),
-        (("--vote", "meta_topk"), "vote: 'meta_topk' is not known here; use one of sum, mean, majority, rank"),
+        (("--vote", "loudest"), "vote: 'loudest' is not known here; use one of sum, mean, majority, rank, meta_topk"),
+        (
+            ("--vote", "meta_topk"),
+            "--vote meta_topk: critiques have no meta scores without a --meta-model; give --meta-model",
+        ),
+        (("--k-meta", "1"), "k_meta: the vote 'sum' does not use it"),
+        (
+            ("--k", "2,4", "--vote", "meta_topk", "--k-meta", "3"),
+            "--k-meta 3: does not fit --k 2; use 1..2, or a share",
+        ),
+        (("--meta-model", "gone"), "gone: no such folder"),
+        (("--error-below", "6"), "--error-below 6: is of realmistake, not of judgebench"),
+        (("--revision", "0" * 40), "--data is given; leave out one of them"),
         (("--benchmark", "rewardbench", "--ties", "own"), "--ties own: not known"),
         (("--k", "1,x"), "--k 1,x: write numbers with commas"),
         (("--k", "0"), "--k 0: every k must be at least 1"),

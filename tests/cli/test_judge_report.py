@@ -69,3 +69,52 @@ def test_a_side_that_loses_is_told_by_the_items_sources(grm, refused, scripted, 
     ]
     assert sum(shares) == pytest.approx(1)
     assert "no item names it among its sources" in refused("report", tmp_path / "run", "--weaknesses", "mine")
+
+
+def test_every_vote_is_shown_beside_both_baselines_with_its_cost(grm, refused, scripted, items, run, tmp_path):
+    code, out, error = grm("report", run)
+    assert code == 0, error
+    for text in (
+        "one sampled critique",
+        "majority",
+        "rank",
+        "greedy",
+        "not given",
+        "--temperature 0 --k 1",
+        "grm meta-score",
+    ):
+        assert text in out
+    greedy = tmp_path / "greedy"
+    given = ("judge", "--model", scripted, "--input", items, "--k", 1)
+    assert grm(*given, "--output", greedy, "--temperature", 0)[0] == 0
+    code, out, error = grm("report", run, "--greedy", greedy, "--json")
+    assert code == 0, error
+    curves = json.loads(out)["all"]["curves"]
+    assert [curve["vote"] for curve in curves["curves"]] == ["sum", "mean", "majority", "rank"]
+    assert all([point["k"] for point in curve["points"]] == [1, 2, 4] for curve in curves["curves"])
+    alone = json.loads(grm("report", greedy, "--json")[1])["all"]
+    assert curves["greedy"]["mean"] == alone["rows"][0]["accuracy"]["mean"] == alone["curves"]["one"]["mean"]
+    assert curves["greedy"]["tokens"] == alone["curves"]["cost"]["by_k"][0]["tokens"] > 0
+    cost = curves["cost"]
+    assert cost["timed"] == 1.0 and [row["measured"] for row in cost["by_k"]] == [False, False, True]
+    lines = [json.loads(line) for line in (run / "times.jsonl").read_text().splitlines()]
+    assert [(line["what"], line["count"]) for line in lines] == [("critiques", 8 * 4)]
+    assert cost["by_k"][2]["seconds"] == pytest.approx(lines[0]["seconds"] / 8)
+    code, out, _ = grm("report", run, "--greedy", greedy)
+    assert code == 0 and "not given" not in out
+    assert "was sampled at temperature 0.5, not 0" in refused("report", run, "--greedy", run)
+    assert grm(*given, "--output", tmp_path / "few", "--temperature", 0, "--limit", 3)[0] == 0
+    assert "lacks item 'i3'; judge the same items greedily" in refused("report", run, "--greedy", tmp_path / "few")
+    assert "--greedy is of one run" in refused("report", run, run, "--greedy", greedy)
+
+
+def test_a_run_that_went_on_or_was_cut_off_knows_what_all_of_it_took(grm, scripted, items, run, tmp_path):
+    given = ("judge", "--model", scripted, "--input", items, "--output", run)
+    assert grm(*given, "--k", 6)[0] == 0 and grm(*given, "--k", 6)[0] == 0
+    lines = [json.loads(line) for line in (run / "times.jsonl").read_text().splitlines()]
+    assert [line["count"] for line in lines] == [32, 16]  # what draws nothing leaves no line
+    cost = json.loads(grm("report", run, "--k", "4,6", "--json")[1])["all"]["curves"]["cost"]
+    assert cost["by_k"][1]["measured"] and not cost["by_k"][0]["measured"]
+    assert cost["by_k"][1]["seconds"] == pytest.approx(sum(line["seconds"] for line in lines) / 8)
+    (run / "times.jsonl").write_text("{}\n")
+    assert "times.jsonl:1: what: missing" in grm("report", run)[2]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from stored_items import judged
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import FAILURES, TIES, Protocol, item_accuracy, item_values, scaling
+from grm_jax.evaluate.accuracy import item_values, scaling
+from grm_jax.evaluate.protocol import FAILURES, TIES, Protocol, item_accuracy
 from grm_jax.judge.voting import vote
 from grm_jax.keys import generator
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import Protocol
 from grm_jax.evaluate.comparison import compare
 from grm_jax.evaluate.intervals import bootstrap_interval
+from grm_jax.evaluate.protocol import Protocol
 from tests.evaluate.stored_items import judged
 
 RIGHT, WRONG, TIED = (9, 1), (1, 9), (5, 5)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import Protocol, item_values, subsets
 from grm_jax.evaluate.curve_plots import curve_figure, save_curve_plot
 from grm_jax.evaluate.curve_report import Run, curve_report
 from grm_jax.evaluate.curve_tables import summary, to_markdown
 from grm_jax.evaluate.curves import SampleTable, draw
 from grm_jax.evaluate.intervals import bootstrap_interval, bootstrap_intervals
+from grm_jax.evaluate.protocol import FAILURES, TIES, Protocol, subsets
+from grm_jax.judge.tally import POLICIES
 from grm_jax.keys import generator
+from tests.evaluate.slow_values import slow_values
 from tests.evaluate.stored_items import judged
 
 SAMPLES = 6
@@ -49,29 +51,55 @@ def entries():
     return coarse(60)
 
 
+def counted(entries):
+    return [entry for entry in entries if entry.n > 1 and entry.label is not None]
+
+
 @pytest.mark.parametrize("k", range(1, SAMPLES + 1))
-@pytest.mark.parametrize(("vote", "k_meta"), [("sum", None), ("meta_topk", None), ("meta_topk", 2), ("meta_topk", 0.7)])
+@pytest.mark.parametrize(
+    ("vote", "k_meta"), [*((vote, None) for vote in POLICIES), ("meta_topk", 1), ("meta_topk", 2), ("meta_topk", 0.7)]
+)
 @pytest.mark.parametrize("count", [0, 4, 50])
-def test_values_are_those_of_the_slow_way_on_the_same_subsets(entries, k, vote, k_meta, count):
+def test_values_are_those_of_a_vote_on_each_subset(entries, k, vote, k_meta, count):
     if k_meta and k < k_meta:
         return
     protocol = Protocol(vote=vote, k_meta=k_meta, subsets=count, seed=3)
-    counted = [entry for entry in entries if entry.n > 1 and entry.label is not None]
-    slow = item_values(counted, k, protocol)
-    table = SampleTable(entries)
-    fast = table.values(k, protocol, vote=vote)
-    for name in ("accuracy", "tied", "failed"):
-        np.testing.assert_allclose(getattr(fast, name), getattr(slow, name), rtol=0, atol=1e-12)
-    assert table.ids == [entry.judgement.id for entry in counted]
-    assert slow.tied.sum() > 0 and slow.failed.sum() > 0
-    shared = table.values(k, protocol, vote=vote, drawn=draw(table.ids, SAMPLES, k, protocol))
-    np.testing.assert_array_equal(shared.accuracy, fast.accuracy)
+    labelled = counted(entries)
+    slow = slow_values(labelled, k, protocol)
+    table = SampleTable(labelled)
+    fast = table.values(k, protocol)
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
+    assert table.ids == [entry.judgement.id for entry in labelled]
+    if vote != "meta_soft":
+        assert slow[1].sum() > 0
+    assert slow[2].sum() > 0
+    shared = table.values(k, protocol, drawn=draw(table.counts, k, protocol))
+    np.testing.assert_array_equal(shared, fast)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("failures", FAILURES)
+def test_ties_and_failures_are_worth_what_they_are_in_each_vote(entries, ties, failures):
+    for vote in ("sum", "majority"):
+        protocol = Protocol(vote=vote, ties=ties, failures=failures, subsets=6, seed=1)
+        fast = SampleTable(counted(entries)).values(3, protocol)
+        np.testing.assert_allclose(fast, slow_values(counted(entries), 3, protocol), rtol=0, atol=1e-12)
+
+
+def test_items_may_have_different_numbers_of_samples(entries):
+    mixed = [*counted(entries), judged("short", [(5, 6), (6, 5), (4, 4)], 0, meta=[0.1, 0.2, 0.3])]
+    protocol = Protocol(subsets=20)
+    np.testing.assert_allclose(SampleTable(mixed).values(2, protocol), slow_values(mixed, 2, protocol), atol=1e-12)
+    with pytest.raises(UserError, match="item 'short': has 3 samples, k = 4 is asked"):
+        SampleTable(mixed).values(4, protocol)
 
 
 def test_one_sample_is_the_mean_over_all_samples(entries):
     for protocol in (Protocol(subsets=1), Protocol(subsets=500)):
         values = SampleTable(entries).values(1, protocol)
         for item_id, value in zip(SampleTable(entries).ids, values.accuracy, strict=True):
+            if item_id == "unlabelled":
+                continue
             (entry,) = (entry for entry in entries if entry.judgement.id == item_id)
             worth = []
             for sample in entry.judgement.samples:
@@ -88,21 +116,40 @@ def test_where_there_are_few_subsets_all_are_taken():
     assert subsets("i", 6, 1, Protocol(subsets=2)).tolist() == [[i] for i in range(6)]
 
 
-def test_what_cannot_be_compared_is_refused(entries):
+def test_random_subsets_hold_every_sample_and_every_pair_equally_often():
+    """Of 300 items' 40 subsets of 3 of 8 samples: each pair is in 3/28 of them, within five standard deviations."""
+    pairs = np.zeros((8, 8))
+    for item in range(300):
+        picks = subsets(f"i{item}", 8, 3, Protocol(subsets=40))
+        assert picks.shape == (40, 3) and (np.diff(picks) > 0).all()
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            np.add.at(pairs, (picks[:, first], picks[:, second]), 1)
+    counts = pairs[np.triu_indices(8, 1)]
+    expected = 300 * 40 * 3 / 28
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_what_cannot_be_voted_is_refused(entries):
     table = SampleTable(entries)
-    for arguments, message in (
-        ({"k": 7}, "k = 7"), ({"k": 0}, "k = 0"), ({"k": 2, "vote": "majority"}, "majority"),
-        ({"k": 2, "protocol": Protocol(ties="half")}, "half"),
-        ({"k": 2, "vote": "meta_topk", "protocol": Protocol(k_meta=3)}, "k_meta = 3 does not fit"),
+    for k, protocol, message in (
+        (7, Protocol(), "has 6 samples, k = 7 is asked"), (0, Protocol(), "k = 0 is asked"),
+        (2, Protocol(vote="loudest"), "'loudest' is not known; use one of sum, mean"),
+        (2, Protocol(k_meta=2), "the vote 'sum' does not use it"),
+        (2, Protocol(vote="meta_topk", k_meta=3), "k_meta = 3 does not fit k = 2"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
-            table.values(**{"protocol": Protocol(), **arguments})
-    with pytest.raises(UserError, match="has no meta score"):
-        SampleTable(coarse(9, scored=False)).values(2, Protocol(), vote="meta_topk")
+            table.values(k, protocol)
+    for vote in ("meta_topk", "meta_soft"):
+        with pytest.raises(UserError, match=f"has no meta score, which the vote '{vote}' needs"):
+            SampleTable(coarse(9, scored=False)).values(2, Protocol(vote=vote))
+
+
+def test_judges_are_compared_where_all_items_have_the_same_number_of_samples(entries):
+    short = judged("short", [(5, 6), (6, 5)], 0, meta=[0.0, 0.0])
     with pytest.raises(UserError, match="items have 2 to 6 samples"):
-        SampleTable([*entries, judged("short", [(5, 6), (6, 5)], 0)])
+        curve_report([Run("base", 0.5, [*entries, short])], (1,), {}, is_right)
     with pytest.raises(UserError, match="no labelled item has samples"):
-        SampleTable(entries[-1:])
+        curve_report([Run("base", 0.5, entries[-1:])], (1,), {}, is_right)
 
 
 def test_unread_critiques_are_counted_with_items_that_were_never_sampled():
@@ -156,11 +203,9 @@ def test_a_report_has_every_point_once_with_the_figures_of_its_run(report):
     assert report["items"].keys() == {"all", "held_out"}
     (row,) = rows(report, "points", judge="rft", temperature=1.0, vote="meta", k=2, group="held_out")
     entries = [e for e in coarse(200, skill=0.6) if e.judgement.id[1:].isdecimal() and not int(e.judgement.id[1:]) % 2]
-    counted = [entry for entry in entries if entry.n > 1]
-    slow = item_values(counted, 2, Protocol(vote="meta_topk", subsets=64, seed=4))
-    assert row["mean"] == pytest.approx(slow.accuracy.mean(), abs=1e-12)
-    assert row["count"] == len(counted) == report["items"]["held_out"]
-    assert (row["tied"], row["failed"]) == pytest.approx((slow.tied.mean(), slow.failed.mean()), abs=1e-12)
+    slow = slow_values(counted(entries), 2, Protocol(vote="meta_topk", subsets=64, seed=4)).mean(axis=1)
+    assert (row["mean"], row["tied"], row["failed"]) == pytest.approx(tuple(slow), abs=1e-12)
+    assert row["count"] == len(counted(entries)) == report["items"]["held_out"]
     assert row["low"] < row["mean"] < row["high"]
     (first,) = rows(report, "points", judge="rft", temperature=0.0, group="all")
     assert (first["vote"], first["k"]) == ("greedy", 1)
@@ -186,7 +231,7 @@ def test_differences_are_those_of_the_points_and_narrower_than_their_intervals(r
 
 def test_runs_say_what_was_not_read_and_how_good_meta_scores_are(report):
     run = next(run for run in report["runs"] if (run["judge"], run["temperature"]) == ("rft", 0.5))
-    assert run["unread"] == pytest.approx(SampleTable(coarse(200, skill=0.6)).unread)
+    assert run["unread"] == pytest.approx(SampleTable(counted(coarse(200, skill=0.6))).unread)
     assert run["meta"].keys() == {"all", "held_out"}
     assert run["meta"]["all"]["within_item_auc"]["mean"] == pytest.approx(0.5, abs=0.1)  # drawn without regard to truth
 
@@ -201,8 +246,8 @@ def test_k_meta_is_kept_and_smaller_k_have_no_guided_vote():
     entries = coarse(30)
     found = curve_report([Run("base", 0.5, entries)], (1, 2, 6), {}, is_right, k_meta=2)
     assert [row["k"] for row in found["points"] if row["vote"] == "meta"] == [2, 6]
-    slow = item_values([e for e in entries if e.n > 1 and e.label is not None], 6, Protocol("meta_topk", 2))
-    assert found["points"][-1]["mean"] == pytest.approx(slow.accuracy.mean())
+    slow = slow_values(counted(entries), 6, Protocol("meta_topk", 2))
+    assert found["points"][-1]["mean"] == pytest.approx(slow[0].mean())
 
 
 def test_judges_are_compared_on_the_same_items_or_not_at_all():

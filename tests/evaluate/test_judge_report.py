@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from grm_jax.data.records import Item, Judgement, Principle, Sample, Turn
-from grm_jax.evaluate.accuracy import Protocol
 from grm_jax.evaluate.judge_page import tables, to_html, to_markdown
 from grm_jax.evaluate.judge_report import finite, flipped, judge_report, length_slope
+from grm_jax.evaluate.protocol import Protocol
 from grm_jax.evaluate.svg import Series, bar_chart, line_chart
 from grm_jax.judge.run_store import Judged
 from grm_jax.judge.voting import unvoted, vote
@@ -78,7 +78,7 @@ def test_the_figures_are_those_counted_by_hand():
     assert report["scores"]["labelled"][8] == 1 and "unlabelled" not in report["scores"]
     cost = report["cost"]
     assert (cost["tokens"]["mean"], cost["tokens"]["most"]) == (10.5, 11)
-    assert [(row["tokens"], row["seconds"]) for row in cost["by_k"]] == [(10.5, 1.5), (21.0, 3.0)]
+    assert [row["tokens"] for row in cost["by_k"]] == [10.5, 21.0]
     assert report["meta"] is None and report["length"] is None
     texts = {"right": Item("right", (Turn("user", "q"),), ("x" * 10, "x" * 20), 0)}
     assert make(entries, items=texts)["length"]["mean"] == pytest.approx(-6)
@@ -181,3 +181,24 @@ def test_the_tables_of_page_and_markdown_are_the_same():
     for title, (_, rows) in tables(report).items():
         assert title in text and title in to_markdown(report)
         assert all(cell in text for row in rows for cell in row)
+
+
+def test_stated_scores_are_held_against_the_parts_that_critiques_state():
+    weighed = (Principle("use frog", 3.0),)
+    text = "Principles: use frog (3)\nResponse 1: ( a ): use frog none bad.\nResponse 2: ( b ): use frog b ok.\n"
+    follows = sample(0, (10, 7), (1, 0), text=text, principles=weighed)
+    differs = sample(1, (10, 5), (1, 0), text=text, principles=weighed)
+    turned = sample(
+        2, (7, 10), (1, 0), text=text, principles=weighed
+    )  # as if it had looked at the responses the other way round
+    silent = sample(3, (9, 2), text="Scores")
+    found = make([judged("a", follows, differs), judged("b", turned, silent)])["weighted"]
+    assert (found["critiques"], found["stated"]) == (4, 0.75)
+    assert found["agree"]["mean"] == pytest.approx((0.5 + 0.0) / 2)
+    assert found["same"]["mean"] == pytest.approx((1.0 + 0.0) / 2)
+    assert found["gap"]["mean"] == pytest.approx(((0 + 1) / 2 + 3) / 2)
+    assert "| critiques that state them | 75.0% |" in to_markdown(
+        make([judged("a", follows, differs), judged("b", turned, silent)])
+    )
+    nothing = make([judged("c", silent)], ks=(1,))
+    assert nothing["weighted"]["agree"] is None and "| weights and sub-scores | not stated |" in to_markdown(nothing)

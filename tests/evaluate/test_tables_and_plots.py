@@ -7,9 +7,11 @@ from rich.console import Console
 from stored_items import judged
 
 from grm_jax.errors import UserError
-from grm_jax.evaluate.accuracy import Protocol, scaling
+from grm_jax.evaluate.accuracy import scaling
 from grm_jax.evaluate.plots import save_scaling_plot, scaling_figure
+from grm_jax.evaluate.protocol import Protocol
 from grm_jax.evaluate.tables import to_json, to_rich, to_text
+from grm_jax.evaluate.vote_curves import vote_curves
 
 
 @pytest.fixture
@@ -73,29 +75,34 @@ def test_json_keeps_the_figures_unrounded(report):
     assert read["outcomes"] == report.outcomes
 
 
-def test_the_plot_shows_the_curve_its_band_and_one_sample(report):
-    (axes,) = scaling_figure({"sum": report}).axes
-    curve, baseline = axes.lines
-    assert curve.get_xdata().tolist() == [1, 2, 4]
-    assert curve.get_ydata().tolist() == [100 * row.accuracy.mean for row in report.rows]
-    assert list(baseline.get_ydata()) == [75.0, 75.0]
+@pytest.fixture
+def curves():
+    entries = [judged("right", [(9, 1)] * 4, 0), judged("mixed", [(9, 1), (1, 9), (5, 5), (9, 1)], 0)]
+    return vote_curves(entries, [1, 2, 4], Protocol())
+
+
+def test_the_plot_shows_the_curves_the_band_of_the_sum_and_one_sample(curves):
+    axes, by_tokens = scaling_figure(curves).axes
+    sums, baseline = axes.lines[0], axes.lines[-1]
+    points = curves["curves"][0]["points"]
+    assert list(sums.get_xdata()) == [1, 2, 4] == list(by_tokens.lines[0].get_xdata())  # a token a critique
+    assert list(sums.get_ydata()) == [100 * point["mean"] for point in points]
+    assert list(baseline.get_ydata()) == [81.25, 81.25]
     band = axes.collections[0].get_paths()[0].get_extents()
-    assert band.y0 == pytest.approx(100 * min(row.accuracy.low for row in report.rows))
-    assert band.y1 == pytest.approx(100 * max(row.accuracy.high for row in report.rows))
+    assert band.y0 == pytest.approx(100 * min(point["low"] for point in points))
+    assert band.y1 == pytest.approx(100 * max(point["high"] for point in points))
     assert (axes.get_xscale(), axes.xaxis.get_transform().base) == ("log", 2)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "4"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("samples per item, k", "accuracy (%)")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sum", "one sample"]
+    assert (axes.get_xlabel(), by_tokens.get_xlabel()) == ("critiques per item, k", "generated tokens per judgement")
 
 
-def test_the_plot_is_saved_as_png(report, tmp_path):
-    save_scaling_plot(tmp_path / "curve.png", {"sum": report, "again": report})
+def test_the_plot_is_saved_as_png(curves, tmp_path):
+    save_scaling_plot(tmp_path / "curve.png", curves)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(UserError, match="cannot be written"):
-        save_scaling_plot(tmp_path / "no" / "curve.png", {"sum": report})
+        save_scaling_plot(tmp_path / "no" / "curve.png", curves)
 
 
 def test_a_plot_without_accuracy_is_refused():
-    report = scaling([judged("one", [(7,)], 5, n=1)], [1], Protocol())
     with pytest.raises(UserError, match="plot: no labelled item with two responses"):
-        scaling_figure({"sum": report})
+        scaling_figure(vote_curves([judged("one", [(7,)], 5, n=1)], [1], Protocol()))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from grm_jax.data.records import Judgement, Sample
 from grm_jax.errors import UserError
 from grm_jax.judge.orders import unshuffle
-from grm_jax.judge.voting import POLICIES, decide, rank, vote
+from grm_jax.judge.tally import POLICIES
+from grm_jax.judge.voting import decide, rank, vote
 
 laws = settings(max_examples=80, deadline=None, derandomize=True)
 

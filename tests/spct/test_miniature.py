@@ -7,7 +7,8 @@ import jax
 import pytest
 
 from grm_jax.cli import configure
-from grm_jax.evaluate.accuracy import Protocol, item_values
+from grm_jax.evaluate.accuracy import item_values
+from grm_jax.evaluate.protocol import Protocol
 from grm_jax.judge.judge import Judge
 from grm_jax.judge.meta import MetaModel
 from grm_jax.judge.run_folder import read_run
