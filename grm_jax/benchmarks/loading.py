@@ -166,6 +166,13 @@ def pinned(benchmark: Benchmark, spec: str, revision: str | None) -> str:
     return f"{name}@{revision or commit}:{split}"
 
 
+def described(benchmark: Benchmark, spec: str | None, revision: str | None) -> str:
+    """Names where `load` reads the data: the user's spec, or the benchmark's own sources with their revisions."""
+    if spec is not None:
+        return spec
+    return ", ".join(pinned(benchmark, each, revision) for each in benchmark.hub.values()) or benchmark.name
+
+
 def _source_rows(spec: str, part: str) -> Iterator[Placed]:
     source = open_source(spec)
     for index in range(len(source)):

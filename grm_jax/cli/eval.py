@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grm_jax.benchmarks.evaluation import chosen, evaluate, to_json
-    from grm_jax.benchmarks.loading import load
+    from grm_jax.benchmarks.loading import described, load
     from grm_jax.benchmarks.record import RECORD
     from grm_jax.benchmarks.table import notes, partial_notes, to_rich
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
         evaluation = evaluate(
             benchmark, cases, functools.partial(stored, folder), ks, policies, seed=args.seed, run=read_identity(folder.path),
-            data=f"{args.data or benchmark.name}@{data.digest}", absent=data.absent, cases_there=len(data.cases),
+            data=f"{described(benchmark, args.data, args.revision)}@{data.digest}", absent=data.absent, cases_there=len(data.cases),
         )  # fmt: skip
         if sampled:
             folder.write_judgements(policy=policies.vote, k=max(ks) * benchmark.games, k_meta=policies.k_meta)

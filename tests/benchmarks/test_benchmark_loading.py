@@ -13,7 +13,7 @@ import pytest
 from benchmark_rows import encrypted_zip, rewardbench, rm_bench, rows, write
 
 import grm_jax.benchmarks.loading as loading
-from grm_jax.benchmarks.loading import load
+from grm_jax.benchmarks.loading import described, load
 from grm_jax.benchmarks.registry import BENCHMARKS
 from grm_jax.data.sources import open_source
 from grm_jax.errors import UserError
@@ -193,7 +193,12 @@ def test_a_revision_of_the_users_takes_the_place_of_the_pinned_one(monkeypatch, 
     assert asked[1] == "hf:allenai/reward-bench@168d848cdbbea9764fae4a544dc9ca1e6cca4931:filtered"
     path = write(tmp_path, "judgebench", 1)
     load(BENCHMARKS["judgebench"], None, revision="cd" * 20, partial=True)
-    assert asked[2] == f"hf:ScalerLab/JudgeBench@{'cd' * 20}:gpt"
+    assert (
+        asked[2] == f"hf:ScalerLab/JudgeBench@{'cd' * 20}:gpt" == described(BENCHMARKS["judgebench"], None, "cd" * 20)
+    )
+    assert described(BENCHMARKS["rewardbench"], None, None) == asked[1]
+    assert described(BENCHMARKS["judgebench"], "gpt.jsonl", None) == "gpt.jsonl"
+    assert described(BENCHMARKS["arena"], None, None) == "arena"
     for name, spec, revision, message in (
         ("rewardbench", None, "main", "--revision main: is no commit; give all 40 hexadecimal digits"),
         ("rewardbench", None, "abcdef0", "--revision abcdef0: is no commit"),
