@@ -5,7 +5,7 @@ A block is a few megabytes of one shard. Blocks of a shard have one shape, so th
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -51,13 +51,11 @@ def filled(read: Read, shape: Shape, dtype: np.dtype, sharding: jax.sharding.Sha
             read(block, whole[block])
         return whole
     part = sharding.shard_shape(shape)
-    places: dict[
-        tuple[int, ...], list[_Shard]
-    ] = {}  # where in the array: what begins there, on one device or on several
-    for device, index in sharding.addressable_devices_indices_map(shape).items():
-        start = tuple(where.indices(size)[0] for where, size in zip(index or (), shape, strict=True))
-        make = _HostShard if _on_host(device) else _DeviceShard
-        places.setdefault(start, []).append(make(part, dtype, device))
+    places: dict[Shape, list[_Shard]] = {}  # where in the array a shard begins, on one device or on several
+    for device, index in sharding.devices_indices_map(shape).items():
+        if device in sharding.addressable_devices:
+            make = _HostShard if _on_host(device) else _DeviceShard
+            places.setdefault(_start(index, shape), []).append(make(part, dtype, device))
     for block in blocks(part, dtype.itemsize, cut):
         for start, shards in places.items():
             piece = shards[0].room(block)
@@ -158,14 +156,19 @@ class _DeviceShard:
         return self._array
 
 
-def _shards(leaf: Any) -> Iterator[tuple[Sequence[int], Any]]:
+def _shards(leaf: Any) -> Iterator[tuple[Shape, Any]]:
     """Each part of an array that is stored somewhere, once: where it begins, and the part on its device."""
     if not isinstance(leaf, jax.Array):
         yield (0,) * leaf.ndim, leaf
         return
     for shard in leaf.addressable_shards:
         if shard.replica_id == 0:
-            yield [where.indices(size)[0] for where, size in zip(shard.index, leaf.shape, strict=True)], shard.data
+            yield _start(shard.index, leaf.shape), shard.data
+
+
+def _start(index: Index, shape: Shape) -> Shape:
+    """Where a part of an array begins, named by slices that may be open."""
+    return tuple(where.indices(size)[0] for where, size in zip(index, shape, strict=True))
 
 
 def _taken(shard: Any, where: Index) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from grm_jax.checkpoints.folder import load_params
 from grm_jax.errors import UserError
 from grm_jax.judge.meta import HEAD_FILE, MetaModel, load_meta, meta_name, meta_scores
 from grm_jax.model.critique_reward import HEAD
@@ -59,7 +60,7 @@ def test_a_score_is_the_head_at_the_end_of_turn_of_the_plain_forward(folder, sco
     size = max(map(len, rows))
     tokens = np.array([row + [0] * (size - len(row)) for row in rows], np.int32)
     inside = np.array([[1] * len(row) + [0] * (size - len(row)) for row in rows], np.int32)
-    trunk = {name: leaf for name, leaf in model.params.items() if name != HEAD}
+    _, trunk = load_params(folder, "float32")
     run = jax.jit(lambda params, tokens, inside: forward(Gemma2(model.config), params, tokens, segments=inside)[0])
     hidden = np.asarray(run(jax.tree.map(jnp.asarray, trunk), tokens, inside), np.float64)
     head = model.params[HEAD]

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from grm_jax.checkpoints.folder import load_params
 from grm_jax.errors import UserError
 from grm_jax.evaluate.calibration import auc
-from grm_jax.judge.loading import load_model
 from grm_jax.judge.meta import MetaModel, load_meta, meta_scores
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.sampling.sampler import bucket
@@ -115,7 +115,7 @@ def test_the_stage_hands_on_what_it_starts_from(judge_folder, tmp_path, monkeypa
     heads = [params["scalar_head"] for params in started]
     assert [float(head["b"]) for head in heads] == [0, 1, 1]
     assert [head["w"].tolist() for head in heads[:2]] == [[0] * 16, [1] * 16]
-    own = load_model(judge_folder).params
+    _, own = load_params(judge_folder, "float32")
     jax.tree.map(np.testing.assert_array_equal, {name: started[1][name] for name in own}, own)
     assert load_meta(second).params["scalar_head"]["w"].tolist() == [2] * 16
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["model"]
