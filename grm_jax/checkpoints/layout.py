@@ -65,7 +65,8 @@ class Row:
         for letter, size, where in zip(self.held.split(), self.held_shape(config), index, strict=True):
             lengths[letter], axes[letter] = where.stop - where.start, (where, size)
         stored = []
-        for first, *inner in self.stored.split():
+        for merged in self.stored.split():
+            first, inner = merged[0], merged[1:]
             assert all(lengths[letter] == axes[letter][1] for letter in inner), f"{self.name}: {index}"
             width = math.prod(lengths[letter] for letter in inner)
             stored.append(slice(axes[first][0].start * width, axes[first][0].stop * width))
