@@ -61,15 +61,13 @@ class Row:
             index: the part, along our axes; inside a merged axis only the first letter may be cut ("NH": whole heads).
             config: the model's shape.
         """
-        lengths, axes = {}, {}
-        for letter, size, where in zip(self.held.split(), self.held_shape(config), index, strict=True):
-            lengths[letter], axes[letter] = where.stop - where.start, (where, size)
+        cut = dict(zip(self.held.split(), index, strict=True))
+        lengths = {letter: where.stop - where.start for letter, where in cut.items()}
         stored = []
-        for merged in self.stored.split():
-            first, inner = merged[0], merged[1:]
-            assert all(lengths[letter] == axes[letter][1] for letter in inner), f"{self.name}: {index}"
-            width = math.prod(lengths[letter] for letter in inner)
-            stored.append(slice(axes[first][0].start * width, axes[first][0].stop * width))
+        for axis in self.stored.split():
+            assert all(lengths[letter] == _sizes(config)[letter] for letter in axis[1:]), f"{self.name}: {index}"
+            width = math.prod(lengths[letter] for letter in axis[1:])
+            stored.append(slice(cut[axis[0]].start * width, cut[axis[0]].stop * width))
         letters = self.stored.replace(" ", "")
         part = tensor[tuple(stored)].reshape([lengths[letter] for letter in letters])
         return part.transpose([letters.index(letter) for letter in self.held.split()])

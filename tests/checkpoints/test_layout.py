@@ -38,10 +38,14 @@ def test_sizes_of_the_released_models(name, count):
     assert sum(int(np.prod(p.row.stored_shape(config))) for p in places(config)) == count
 
 
+def whole(row, config):
+    return tuple(slice(0, size) for size in row.held_shape(config))
+
+
 def matrix(name):
     row = ROWS[name]
     stored = np.nan_to_num(random_array(row.stored_shape(C), "float32", name), posinf=1, neginf=1).clip(-1, 1)
-    return stored, row.to_held(stored, C)
+    return stored, row.part(stored, whole(row, C), C)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +74,31 @@ def test_feed_forward_matrices_are_transposed(name):
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.path)
-def test_transforms_are_inverse(row, config):
+def test_what_is_written_with_our_axes_is_read_with_them(row, config):
     stored = np.arange(np.prod(row.stored_shape(config))).reshape(row.stored_shape(config))
-    held = row.to_held(stored, config)
+    held = row.part(stored, whole(row, config), config)
     assert held.shape == row.held_shape(config)
-    np.testing.assert_array_equal(row.to_stored(held, config), stored)
+    written = np.zeros_like(stored)
+    row.part(written, whole(row, config), config)[...] = held
+    np.testing.assert_array_equal(written, stored)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.path)
+def test_a_part_is_that_part_of_the_whole(row, config):
+    stored = np.arange(np.prod(row.stored_shape(config))).reshape(row.stored_shape(config))
+    held = row.part(stored, whole(row, config), config)
+    for axis, (letter, size) in enumerate(zip(row.held.split(), held.shape, strict=True)):
+        if letter != "H":
+            index = list(whole(row, config))
+            index[axis] = slice(size // 3, size - size // 4)
+            np.testing.assert_array_equal(row.part(stored, tuple(index), config), held[tuple(index)])
+
+
+def test_heads_are_not_cut():
+    index = list(whole(ROWS["query"], C))
+    index[2] = slice(0, 2)
+    with pytest.raises(AssertionError, match="q_proj"):
+        ROWS["query"].part(np.zeros(ROWS["query"].stored_shape(C)), tuple(index), C)
 
 
 def test_long_lists_of_names_are_cut_at_ten():
