@@ -54,6 +54,7 @@ SIZES = (
 )
 
 
+@pytest.mark.slow
 def test_judging_is_timed_from_the_first_token_to_the_last(measured):
     machine, judge = measured("--part", "judge", clock=[0.5, 4.0, 0.25])
     assert machine["kind"] == "cpu" and machine["devices"] == jax.device_count()
@@ -89,6 +90,7 @@ def test_utilisation_on_a_mesh_is_of_all_devices(measured, monkeypatch, bench):
     assert sft["flops_utilisation"] == pytest.approx(sft["model_flops"] / 2.0 / 8e9)
 
 
+@pytest.mark.slow
 def test_prompts_that_are_not_sampled_together_are_refused(measured):
     with pytest.raises(UserError, match="--prompts 3: they are not sampled as one batch"):
         measured("--part", "judge", "--prompts", "3", clock=[1.0] * 3)
