@@ -91,6 +91,16 @@ def test_a_command_that_was_told_to_stop_is_started_again_if_the_slice_stays(clo
     assert steps(cloud) == ["start"]
 
 
+def test_a_lost_process_is_started_again_three_times_at_most(cloud):
+    status = "--command=grm_jax/tpu/_host status job"
+    cloud.tell(("describe", "READY"), (status, "ended 4", "running", "ended 134", "ended 0"), ("", 0))
+    assert cloud.run("resume", *NAME, *COMMAND).returncode == 0
+    assert steps(cloud) == ["start"] * 2
+    cloud.tell(("describe", "READY"), (status, "ended 4"), ("", 0))
+    done = cloud.run("resume", *NAME, *COMMAND)
+    assert done.returncode == 4 and "processes were lost 4 times" in done.stderr
+
+
 def test_a_command_that_was_told_to_stop_waits_for_the_slice_to_go(cloud):
     cloud.tell(
         ("describe", "READY", "PREEMPTED", "READY"),
