@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from grm_jax.model.attention import KeyValues, Tokens, attend
+from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.kernels import attend_by, best_kernel
 from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
@@ -40,6 +41,7 @@ class Block(nn.Module):
     config: Gemma2Config
     window: int | None
     dtype: jnp.dtype | None
+    kernel: str
 
     @nn.compact
     def __call__(
@@ -70,8 +72,8 @@ class Block(nn.Module):
         keys = rotate(project(y, attention["key"]), where.positions, c.rope_theta)
         values = project(y, attention["value"])
         own = KeyValues(keys=keys.swapaxes(1, 2), values=values.swapaxes(1, 2))
-        attended = attend(
-            queries, where, own, cache,
+        attended = attend_by(
+            self.kernel, queries, where, own, cache,
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
         merged = attended.reshape(*x.shape[:2], N * H)
@@ -97,6 +99,7 @@ class Pair(nn.Module):
 
     config: Gemma2Config
     dtype: jnp.dtype | None
+    kernel: str
 
     @nn.compact
     def __call__(
@@ -106,7 +109,7 @@ class Pair(nn.Module):
         own = {}
         for name, window in (("local", self.config.window), ("global", None)):
             cache = [(pair[name], tokens) for pair, tokens in zip(cached, cached_where, strict=True)]
-            x, own[name] = Block(self.config, window, self.dtype, name=name)(x, where, cache)
+            x, own[name] = Block(self.config, window, self.dtype, self.kernel, name=name)(x, where, cache)
         return x, own
 
 
@@ -116,15 +119,16 @@ class Gemma2(nn.Module):
     Attributes:
         config: the shape.
         dtype: type of the computation (bfloat16 on accelerators); None computes in the parameters' own type.
-        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones; `unrolling_pays`
-            says where.
+        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones.
         remat: recompute each pair's activations in the backward pass.
+        kernel: what attends (`kernels.KERNELS`).
     """
 
     config: Gemma2Config
     dtype: Any = None
     unrolled: bool = False
     remat: bool = False
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -163,7 +167,9 @@ class Gemma2(nn.Module):
         if self.unrolled:
             own = []
             for i in range(c.num_pairs):
-                x, kv = pair(c, self.dtype, name=f"layers_{i}")(x, where, tuple(s[i] for s in cached), cached_where)
+                x, kv = pair(c, self.dtype, self.kernel, name=f"layers_{i}")(
+                    x, where, tuple(s[i] for s in cached), cached_where
+                )
                 own.append(kv)
             layers: Any = tuple(own)
         else:
@@ -175,7 +181,7 @@ class Gemma2(nn.Module):
                 length=c.num_pairs,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, layers = scan(c, self.dtype, name="layers")(x, where, cached, cached_where)
+            x, layers = scan(c, self.dtype, self.kernel, name="layers")(x, where, cached, cached_where)
         final = _vector(self, "final_norm", c.model_dim)
         return rms_norm(x, final, c.norm_epsilon), CacheSegment(layers=layers, tokens=where)
 
@@ -221,10 +227,14 @@ def logical_axes(config: Gemma2Config) -> dict[str, Any]:
     return nn.get_partition_spec(boxed)["params"]
 
 
-def unrolling_pays() -> bool:
-    """Whether this machine runs an unrolled model faster: on CPU a scan copies each layer's weights and cache out of the stack at
-    every token, and what the backward pass needs into a stack and out of it. Elsewhere a scan compiles faster and costs nothing."""
-    return jax.default_backend() == "cpu"
+def native(config: Gemma2Config, *, dtype: Any = None, remat: bool = False) -> Gemma2:
+    """The module as this machine runs it fastest.
+
+    On CPU it is unrolled: a scan copies each layer's weights and cache out of the stack at every token, and what the backward
+    pass needs into a stack and out of it. Elsewhere a scan compiles faster and costs nothing.
+    """
+    backend = jax.default_backend()
+    return Gemma2(config, dtype, unrolled=backend == "cpu", remat=remat, kernel=best_kernel(backend))
 
 
 def unroll(params: dict[str, Any]) -> dict[str, Any]:

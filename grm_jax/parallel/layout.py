@@ -22,9 +22,11 @@ Rules = Mapping[str, tuple[str, ...]]
 
 BATCH = "batch"
 _TENSOR = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), (TENSOR,))
-TRAIN: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), **_TENSOR}
+TRAIN: Rules = {
+    BATCH: (DATA, FSDP), "lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), "classes": (FSDP, TENSOR), **_TENSOR,
+}  # fmt: skip
 """Weights, gradients and optimizer state are divided along fsdp and tensor, the batch along data and fsdp."""
-DECODE: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA, FSDP), **_TENSOR}
+DECODE: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA, FSDP), "classes": (TENSOR,), **_TENSOR}
 """Weights stay where they are, divided along tensor: gathering them for every token would cost more than the token."""
 
 
@@ -68,6 +70,11 @@ class Layout:
     def parts(self) -> int:
         """Into how many the batch is divided."""
         return self._size(self._along(BATCH))
+
+    @property
+    def backend(self) -> str:
+        """Of the devices, which may be those of a topology: "cpu", "gpu" or "tpu"."""
+        return jax.default_backend() if self.mesh is None else str(self.mesh.devices.flat[0].platform)
 
     def place(self, batch: Any) -> Any:
         """Puts arrays on the devices whose leading axis is the batch's, or that of rows a fixed number to each of the batch.

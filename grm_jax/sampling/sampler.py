@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, Gemma2, logical_axes, unroll, unrolling_pays
+from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
 from grm_jax.parallel.layout import layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
@@ -82,7 +82,7 @@ class Sampler:
         """
         self._layout = layout = layouts().decode
         self._places = layout.tree(logical_axes(config), params) if layout.mesh else None
-        self._model = model = Gemma2(config, unrolled=unrolling_pays())
+        self._model = model = native(config)
         self._dtypes = jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
         self._typed = jax.jit(lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), params, self._dtypes))
         self._formed = jax.jit(unroll) if model.unrolled else lambda params: params

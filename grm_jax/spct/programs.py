@@ -16,6 +16,7 @@ from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD, parameter_axes, zero_head
 from grm_jax.model.gemma2 import Gemma2, abstract_params
+from grm_jax.model.kernels import best_kernel
 from grm_jax.parallel.layout import Layout, Layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
@@ -91,7 +92,7 @@ def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layo
 def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
     B, T = settings.rows, settings.length
     batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
-    loss = functools.partial(sft_loss, _model(config, settings))
+    loss = functools.partial(sft_loss, _model(config, settings, layout))
     return Program(
         "sft step", _training(config, settings, loss, batch, layout, abstract_params(config)), _flops(config, B, T), {}
     )
@@ -108,7 +109,9 @@ def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) 
     if settings.kl_coefficient:
         batch["reference_logprobs"] = rollout
         beside["reference model"] = _bytes(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
-    loss = functools.partial(grpo_loss, _model(config, settings), settings.objective, settings.temperature)
+    loss = functools.partial(
+        grpo_loss, _model(config, settings, layouts.train), settings.objective, settings.temperature
+    )
     lower = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
     return Program("grpo step", lower, P * _flops(config, 1, S) + _flops(config, P * G, T, S), beside)
 
@@ -119,7 +122,7 @@ def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layou
         **_prompts(P, S), "tokens": _whole((P, G, T)), "lengths": _whole((P, G)), "labels": _real((P, G)),
         "mask": _real((P, G)),
     }  # fmt: skip
-    loss = functools.partial(meta_loss, _model(config, settings))
+    loss = functools.partial(meta_loss, _model(config, settings, layout))
     params = abstract_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
     flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
     return Program("meta_rm step", _training(config, settings, loss, batch, layout, params), flops, {})
@@ -130,7 +133,7 @@ def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None
     P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
     P += -P % layout.parts
     S, R, N = shape.prompt, P * k, shape.completion
-    model, params = Gemma2(config), _decoding(config, layout)
+    model, params = Gemma2(config, kernel=best_kernel(layout.backend)), _decoding(config, layout)
     rows = lambda shape, dtype: _placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
     prefilled = jax.eval_shape(functools.partial(prefill, model), params, tokens, lengths)
@@ -193,9 +196,10 @@ def _training(
     return lower
 
 
-def _model(config: Gemma2Config, settings: Training) -> Gemma2:
+def _model(config: Gemma2Config, settings: Training, layout: Layout) -> Gemma2:
     """As `training_model`, for an accelerator."""
-    return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat)
+    kernel = best_kernel(layout.backend)
+    return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat, kernel=kernel)
 
 
 def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> float:
