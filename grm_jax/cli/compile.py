@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compiles and prints; returns 0."""
+    """Compiles and prints, also what came before a program that does not fit; returns 0."""
     import dataclasses
     import json
 
@@ -68,17 +68,20 @@ def run(args: argparse.Namespace) -> int:
     layouts = make_layouts(configure.make(TrainMesh), configure.make(DecodeMesh), devices)
     shape = Shape(args.prompt, args.completion, args.prompts, args.k)
     found = []
-    for program in programs(config, settings, shape, layouts):
-        each = compile_program(
-            program.name, program.lower(), chip, flops=program.flops / len(devices), beside=program.beside,
-            read=program.read,
-        )  # fmt: skip
-        found.append(each)
-        if not args.json:
-            Console().print(_table(each, args.topology, chip.memory))
-        check_fits(each, chip)
-    if args.json:
-        print(json.dumps([dataclasses.asdict(each) | {"total": each.total, "seconds": each.seconds} for each in found]))
+    try:
+        for program in programs(config, settings, shape, layouts):
+            each = compile_program(
+                program.name, program.lower(), chip, flops=program.flops / len(devices), beside=program.beside,
+                read=program.read,
+            )  # fmt: skip
+            found.append(each)
+            if not args.json:
+                Console().print(_table(each, args.topology, chip.memory))
+            check_fits(each, chip)
+    finally:
+        if args.json:
+            totals = ({"total": each.total, "seconds": each.seconds, "memory": int(chip.memory)} for each in found)
+            print(json.dumps([dataclasses.asdict(each) | more for each, more in zip(found, totals, strict=True)]))
     return 0
 
 

@@ -45,9 +45,9 @@ def token_logprobs(
 ) -> jax.Array:
     """Log-probabilities of given tokens, without ever holding [..., T, V].
 
-    Positions are taken a chunk at a time; each chunk's logits are recomputed in the backward pass. On a mesh that trains every
-    device has its part of the vocabulary for all rows of a chunk: states are exchanged then, and neither the embedding nor
-    its gradient.
+    Positions are taken a chunk at a time; each chunk's logits are recomputed in the backward pass. On a mesh every device
+    has its part of the vocabulary for all rows of a chunk: states are exchanged then, and neither the embedding, nor its
+    gradient, nor logits.
 
     Args:
         hidden: [..., T, D]; position t predicts targets[..., t].
@@ -88,7 +88,9 @@ def token_statistics(
 
 def _chosen(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Log-probabilities [...] of targets [...] under logits [..., V]."""
-    return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+    # A gather would do, but its gradient is a scatter, for which a mesh exchanges logits where it need not.
+    chosen = jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0.0)
+    return jnp.sum(chosen, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _entropy(logits: jax.Array) -> jax.Array:
@@ -106,11 +108,12 @@ def _by_chunks(
 ) -> Any:
     """Applies (logits [..., t, V], targets [..., t]) -> tree of [..., t] to so many positions at a time as `rows` allows."""
     *leading, T, D = hidden.shape
-    embedding = nn.with_logical_constraint(embedding, ("classes", None))
+    for name in ("classes_halfway", "classes"):
+        embedding = nn.with_logical_constraint(embedding, (name, None))
 
     @jax.checkpoint
     def applied(hidden: jax.Array, targets: jax.Array) -> Any:
-        hidden = nn.with_logical_constraint(hidden, ("lookup", *(None,) * len(leading), None))
+        hidden = nn.with_logical_constraint(hidden, (None,) * hidden.ndim)
         return function(next_token_logits(hidden, embedding, config), targets)
 
     devices = max(1, jax.sharding.get_abstract_mesh().size)

@@ -95,8 +95,8 @@ def _attend_here(
         keys, key_ids, before = _continued(own, ids, *cache[0], window=window)
     shape = (queries.shape[2], keys.keys.shape[2])
     # Within a segment id places differ as positions do, and no other is seen: a mask of places does.
-    masks = splash_attention_mask
-    mask = masks.CausalMask(shape, before) if window is None else masks.LocalMask(shape, (window - 1, 0), before)
+    masks, everything = splash_attention_mask, window is None or window >= shape[1]
+    mask = masks.CausalMask(shape, before) if everything else masks.LocalMask(shape, (window - 1, 0), before)
     block_q, block_kv = (_block(size) for size in shape)
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         masks.MultiHeadMask([mask] * N),

@@ -22,11 +22,13 @@ Rules = Mapping[str, tuple[str, ...]]
 
 BATCH = "batch"
 _TENSOR = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), (TENSOR,))
-TRAIN: Rules = {
-    BATCH: (DATA, FSDP), "lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), "classes": (FSDP, TENSOR), **_TENSOR,
-}  # fmt: skip
+# Classes are the vocabulary where logits are computed: divided further than the embedding, in an order that keeps its parts,
+# and in two steps, for each of which the compiler knows an exchange.
+_CLASSES = {"classes_halfway": (TENSOR, FSDP), "classes": (TENSOR, FSDP, DATA)}
+_BOTH: Rules = {BATCH: (DATA, FSDP), **_CLASSES, **_TENSOR}
+TRAIN: Rules = {"lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), **_BOTH}
 """Weights, gradients and optimizer state are divided along fsdp and tensor, the batch along data and fsdp."""
-DECODE: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA, FSDP), "classes": (TENSOR,), **_TENSOR}
+DECODE: Rules = {"lookup": (DATA, FSDP), **_BOTH}
 """Weights stay where they are, divided along tensor: gathering them for every token would cost more than the token."""
 
 

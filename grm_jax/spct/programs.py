@@ -6,7 +6,6 @@ Letters: P prompts, G rollouts or critiques a prompt, S prompt positions, T comp
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,6 +29,8 @@ from grm_jax.train.sft import Sft
 from grm_jax.train.speed import training_flops
 from grm_jax.train.step import Loss, Params, init_state, make_step
 from grm_jax.train.training import Training
+
+_SAMPLING = "weights that sample"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +56,31 @@ class Program:
 
     Attributes:
         name: of the program.
-        lower: traces it for the devices of its layout.
+        function: jitted.
+        arguments: without contents, and placed.
+        layout: that it is traced on.
         flops: model FLOPs of one run of it, all devices together.
         beside: bytes a device by name, of arrays that are no arguments of it and yet there while it runs.
         read: bytes a device that must be read at least, for every token; 0 where arithmetic is the limit.
     """
 
     name: str
-    lower: Callable[[], Any]
+    function: Any
+    arguments: tuple[Any, ...]
+    layout: Layout
     flops: float
     beside: dict[str, int]
     read: float = 0.0
+
+    def lower(self) -> Any:
+        """Traces it for the devices of its layout."""
+        with self.layout.active():
+            return self.function.lower(*self.arguments)
+
+    @property
+    def given(self) -> int:
+        """Bytes a device of its arguments, before the compiler pads them."""
+        return bytes_of(self.arguments)
 
 
 def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layouts: Layouts) -> list[Program]:
@@ -83,7 +98,10 @@ def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layo
     if isinstance(settings, Sft):
         return [_sft(config, settings, layouts.train)]
     if isinstance(settings, Grpo):
-        return [_grpo(config, settings, shape, layouts), *_judge(config, shape, layouts.decode, settings)]
+        step = _grpo(config, settings, shape, layouts)
+        waiting = {"training": bytes_of(step.arguments[0])} | step.beside
+        del waiting[_SAMPLING]  # which are arguments of what samples
+        return [step, *_judge(config, shape, layouts.decode, settings, waiting)]
     if isinstance(settings, MetaRm):
         return [_meta_rm(config, settings, shape, layouts.train)]
     return _judge(config, shape, layouts.decode)
@@ -93,9 +111,8 @@ def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
     B, T = settings.rows, settings.length
     batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
     loss = functools.partial(sft_loss, _model(config, settings, layout))
-    return Program(
-        "sft step", _training(config, settings, loss, batch, layout, abstract_params(config)), _flops(config, B, T), {}
-    )
+    step = _training(config, settings, loss, batch, layout, abstract_params(config))
+    return Program("sft step", *step, layout, _flops(config, B, T), {})
 
 
 def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) -> Program:
@@ -105,15 +122,16 @@ def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) 
         **_prompts(P, S), "tokens": _whole((P, G, T)), "mask": rollout, "advantages": _real((P, G)),
         "sampler_logprobs": rollout,
     }  # fmt: skip
-    beside = {"weights that sample": _bytes(_decoding(config, layouts.decode))}
+    beside = {_SAMPLING: bytes_of(_decoding(config, layouts.decode))}
     if settings.kl_coefficient:
         batch["reference_logprobs"] = rollout
-        beside["reference model"] = _bytes(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
+        beside["reference model"] = bytes_of(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
     loss = functools.partial(
         grpo_loss, _model(config, settings, layouts.train), settings.objective, settings.temperature
     )
-    lower = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
-    return Program("grpo step", lower, P * _flops(config, 1, S) + _flops(config, P * G, T, S), beside)
+    step = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
+    flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
+    return Program("grpo step", *step, layouts.train, flops, beside)
 
 
 def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layout) -> Program:
@@ -125,11 +143,16 @@ def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layou
     loss = functools.partial(meta_loss, _model(config, settings, layout))
     params = abstract_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
     flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
-    return Program("meta_rm step", _training(config, settings, loss, batch, layout, params), flops, {})
+    return Program("meta_rm step", *_training(config, settings, loss, batch, layout, params), layout, flops, {})
 
 
-def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None) -> list[Program]:
-    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'."""
+def _judge(
+    config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None, waiting: dict[str, int] | None = None
+) -> list[Program]:
+    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'.
+
+    What is `waiting` is there meanwhile, bytes by name.
+    """
     P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
     P += -P % layout.parts
     S, R, N = shape.prompt, P * k, shape.completion
@@ -145,27 +168,28 @@ def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None
     cache = _with(empty, layout.tree(segment_axes(empty), empty))
     loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
 
-    def lower_prefill() -> Any:
-        with layout.active():
-            return jax.jit(functools.partial(prefill, model), out_shardings=where).lower(params, tokens, lengths)
+    keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
+    filling = jax.jit(functools.partial(prefill, model), out_shardings=where)
+    decoding = jax.jit(loop, donate_argnames="cache")
 
-    def lower_decode() -> Any:
-        keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
-        with layout.active():
-            return jax.jit(loop, donate_argnames="cache").lower(params, _with(prefilled, where), cache, keys, active)
-
-    read = _bytes(params) + _bytes(_with(prefilled.segment, segment)) + _bytes(cache) / 2
-    beside = {"cache of the critiques": _bytes(cache)}
+    read = bytes_of(params) + bytes_of(_with(prefilled.segment, segment)) + bytes_of(cache) / 2
+    waiting = waiting or {}
+    beside = {"cache of the critiques": bytes_of(cache)} | waiting
     head = 2.0 * config.vocab_size * config.model_dim  # of a prompt's tokens the last alone is followed by a draw
+    flops = _flops(config, P, S) / 3 - head * P * (S - 1)
+    token = (params, _with(prefilled, where), cache, keys, active)
     return [
-        Program("prefill", lower_prefill, _flops(config, P, S) / 3 - head * P * (S - 1), beside),
-        Program("one token of every critique", lower_decode, _flops(config, R, 1, S + N // 2) / 3, {}, read),
+        Program("prefill", filling, (params, tokens, lengths), layout, flops, beside),
+        Program(
+            "one token of every critique", decoding, token, layout, _flops(config, R, 1, S + N // 2) / 3, waiting, read
+        ),
     ]
 
 
 def _training(
     config: Gemma2Config, settings: Training, loss: Loss, batch: Params, layout: Layout, params: Params
-) -> Callable[[], Any]:
+) -> tuple[Any, tuple[Any, ...]]:
+    """The jitted step and its arguments."""
     rows = next(iter(batch.values())).shape[0]
     if rows % (layout.parts * settings.accumulate):
         needed = f"{layout.parts} devices in {settings.accumulate} parts"
@@ -189,11 +213,7 @@ def _training(
     )
     placed = {name: _placed_rows(leaf, layout) for name, leaf in batch.items()}
 
-    def lower() -> Any:
-        with layout.active():
-            return step.lower(_with(state, places), placed)
-
-    return lower
+    return step, (_with(state, places), placed)
 
 
 def _model(config: Gemma2Config, settings: Training, layout: Layout) -> Gemma2:
@@ -232,7 +252,7 @@ def _with(tree: Any, places: Any) -> Any:
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
 
 
-def _bytes(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
     """Bytes a device of placed leaves."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
