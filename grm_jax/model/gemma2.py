@@ -16,6 +16,7 @@ from flax import struct
 
 from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gathering import gathered
 from grm_jax.model.kernels import attend_by, best_kernel
 from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
 
@@ -91,7 +92,10 @@ class Block(nn.Module):
                 for k, (name, (shape, axes, fan_in)) in zip(keys, leaves.items(), strict=True)
             }
 
-        return {name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()}
+        weights = {
+            name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()
+        }
+        return {name: gathered(w, leaves[name][1]) for name, w in weights.items()}
 
 
 class Pair(nn.Module):

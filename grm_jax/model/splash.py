@@ -57,7 +57,8 @@ def splash_attend(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return attend(*arguments)
-    rows, heads, kv_heads = nn.logical_to_mesh_axes(("batch", "heads", "kv_heads"))
+    # One at a time: a mesh axis goes to the first name that asks for it.
+    rows, heads, kv_heads = (nn.logical_to_mesh_axes((name,))[0] for name in ("batch", "heads", "kv_heads"))
     size = functools.partial(_size, mesh)
     batch = cache[0][0].keys.shape[0] if cache else queries.shape[0]
     rows = None if batch % size(rows) else rows

@@ -5,7 +5,6 @@ Letters: P prompts, G rollouts or critiques a prompt, S prompt positions, T comp
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -13,12 +12,23 @@ import jax.numpy as jnp
 
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.critique_reward import HEAD, parameter_axes, zero_head
+from grm_jax.model.critique_reward import HEAD, zero_head
 from grm_jax.model.gemma2 import Gemma2, abstract_params
 from grm_jax.model.kernels import best_kernel
 from grm_jax.parallel.layout import Layout, Layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.spct.abstract import (
+    bfloat16,
+    bytes_of,
+    decoding_weights,
+    placed,
+    placed_rows,
+    placed_weights,
+    prompts,
+    real,
+    whole,
+)
 from grm_jax.train import lora
 from grm_jax.train.grpo import Grpo, grpo_loss
 from grm_jax.train.losses import sft_loss
@@ -109,7 +119,7 @@ def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layo
 
 def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
     B, T = settings.rows, settings.length
-    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
+    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), whole((B, T))) | {"weights": real((B, T))}
     loss = functools.partial(sft_loss, _model(config, settings, layout))
     step = _training(config, settings, loss, batch, layout, abstract_params(config))
     return Program("sft step", *step, layout, _flops(config, B, T), {})
@@ -117,15 +127,15 @@ def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
 
 def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) -> Program:
     P, G, S, T = settings.prompts, settings.group, shape.prompt, settings.max_new or shape.completion
-    rollout = _real((P, G, T))
+    rollout = real((P, G, T))
     batch = {
-        **_prompts(P, S), "tokens": _whole((P, G, T)), "mask": rollout, "advantages": _real((P, G)),
+        **prompts(P, S), "tokens": whole((P, G, T)), "mask": rollout, "advantages": real((P, G)),
         "sampler_logprobs": rollout,
     }  # fmt: skip
-    beside = {_SAMPLING: bytes_of(_decoding(config, layouts.decode))}
+    beside = {_SAMPLING: bytes_of(decoding_weights(config, layouts.decode))}
     if settings.kl_coefficient:
         batch["reference_logprobs"] = rollout
-        beside["reference model"] = bytes_of(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
+        beside["reference model"] = bytes_of(placed_weights(bfloat16(abstract_params(config)), layouts.train, config))
     loss = functools.partial(
         grpo_loss, _model(config, settings, layouts.train), settings.objective, settings.temperature
     )
@@ -137,8 +147,8 @@ def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) 
 def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layout) -> Program:
     P, G, S, T = settings.prompts, settings.group, shape.prompt, shape.completion
     batch = {
-        **_prompts(P, S), "tokens": _whole((P, G, T)), "lengths": _whole((P, G)), "labels": _real((P, G)),
-        "mask": _real((P, G)),
+        **prompts(P, S), "tokens": whole((P, G, T)), "lengths": whole((P, G)), "labels": real((P, G)),
+        "mask": real((P, G)),
     }  # fmt: skip
     loss = functools.partial(meta_loss, _model(config, settings, layout))
     params = abstract_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
@@ -156,8 +166,8 @@ def _judge(
     P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
     P += -P % layout.parts
     S, R, N = shape.prompt, P * k, shape.completion
-    model, params = Gemma2(config, kernel=best_kernel(layout.backend)), _decoding(config, layout)
-    rows = lambda shape, dtype: _placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
+    model, params = Gemma2(config, kernel=best_kernel(layout.backend)), decoding_weights(config, layout)
+    rows = lambda shape, dtype: placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
     prefilled = jax.eval_shape(functools.partial(prefill, model), params, tokens, lengths)
     segment = layout.tree(segment_axes(prefilled.segment), prefilled.segment)
@@ -165,19 +175,19 @@ def _judge(
         prefilled, segment=segment, hidden=rows(prefilled.hidden.shape, jnp.bfloat16).sharding, lengths=lengths.sharding
     )
     empty = jax.eval_shape(lambda: empty_segment(model, R, N, jnp.dtype(jnp.bfloat16)))
-    cache = _with(empty, layout.tree(segment_axes(empty), empty))
+    cache = placed(empty, layout.tree(segment_axes(empty), empty))
     loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
 
     keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
     filling = jax.jit(functools.partial(prefill, model), out_shardings=where)
     decoding = jax.jit(loop, donate_argnames="cache")
 
-    read = bytes_of(params) + bytes_of(_with(prefilled.segment, segment)) + bytes_of(cache) / 2
+    read = bytes_of(params) + bytes_of(placed(prefilled.segment, segment)) + bytes_of(cache) / 2
     waiting = waiting or {}
     beside = {"cache of the critiques": bytes_of(cache)} | waiting
     head = 2.0 * config.vocab_size * config.model_dim  # of a prompt's tokens the last alone is followed by a draw
     flops = _flops(config, P, S) / 3 - head * P * (S - 1)
-    token = (params, _with(prefilled, where), cache, keys, active)
+    token = (params, placed(prefilled, where), cache, keys, active)
     return [
         Program("prefill", filling, (params, tokens, lengths), layout, flops, beside),
         Program(
@@ -200,7 +210,7 @@ def _training(
     names, merge = place.of(params), None
     if settings.lora_rank:
         trained, frozen = jax.eval_shape(lambda tree: lora.split(tree, settings.lora_rank, 0), params)
-        names, frozen = lora.names(names), _bfloat16(frozen)
+        names, frozen = lora.names(names), bfloat16(frozen)
         merge = lambda frozen, trained: lora.merge(frozen, trained, settings.lora_alpha)  # noqa: E731
     state = jax.eval_shape(
         lambda trained, frozen: init_state(trained, optimizer, frozen=frozen, ema=settings.ema_decay > 0),
@@ -211,9 +221,9 @@ def _training(
     step: Any = make_step(
         loss, optimizer, accumulate=settings.accumulate, ema_decay=settings.ema_decay, merge=merge, places=places
     )
-    placed = {name: _placed_rows(leaf, layout) for name, leaf in batch.items()}
+    rows_of = {name: placed_rows(leaf, layout) for name, leaf in batch.items()}
 
-    return step, (_with(state, places), placed)
+    return step, (placed(state, places), rows_of)
 
 
 def _model(config: Gemma2Config, settings: Training, layout: Layout) -> Gemma2:
@@ -230,40 +240,3 @@ def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> flo
         return rows * sum(seen)
 
     return training_flops(config, rows * tokens, keys(config.window), keys(before + tokens))
-
-
-def _decoding(config: Gemma2Config, layout: Layout) -> Params:
-    return _placed(_bfloat16(abstract_params(config)), layout, config)
-
-
-def _bfloat16(tree: Params) -> Params:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), tree)
-
-
-def _placed(params: Params, layout: Layout, config: Gemma2Config) -> Params:
-    return _with(params, layout.tree(parameter_axes(config, params), params))
-
-
-def _placed_rows(leaf: Any, layout: Layout) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.row_sharding)
-
-
-def _with(tree: Any, places: Any) -> Any:
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
-
-
-def bytes_of(tree: Any) -> int:
-    """Bytes a device of placed leaves."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
-
-
-def _prompts(P: int, S: int) -> Params:
-    return {"prompt_tokens": _whole((P, S)), "prompt_lengths": _whole((P,))}
-
-
-def _whole(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-def _real(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -12,6 +12,7 @@ from grm_jax.model.attention import KeyValues, Tokens, attend
 from grm_jax.model.gemma2 import Gemma2
 from grm_jax.model.kernels import attend_by, best_kernel
 from grm_jax.model.splash import splash_attend
+from grm_jax.parallel.exchanges import exchanged
 from grm_jax.parallel.layout import make_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 from grm_jax.sampling.decode import prefill
@@ -90,9 +91,29 @@ def test_each_device_attends_with_its_own_rows_and_heads(shape):
     where = packed(*([[(1, 120), (2, 80)]] * 4))
     reference, kernel = both(queries, where, own, [], cap=3.0, window=37)
     assert_equal(reference, kernel)
-    with make_layouts(TrainMesh(*shape), DecodeMesh()).train.active():
+    layout = make_layouts(TrainMesh(*shape), DecodeMesh()).train
+    with layout.active():
         _, divided = both(queries, where, own, [], cap=3.0, window=37)
     assert_equal(kernel, divided)
+
+
+@pytest.mark.parametrize(("heads", "gathers"), [(8, False), (2, True)])
+def test_no_device_gathers_the_heads_of_another(heads, gathers):
+    """Where they can be divided among all."""
+    layout = make_layouts(TrainMesh(tensor=8), DecodeMesh()).train
+
+    def array(*shape, names=("batch", "heads", None, None)):
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=layout.sharding(names, shape))
+
+    queries = array(1, 128, 16, H, names=("batch", None, "heads", None))
+    own = KeyValues(keys=array(1, heads, 128, H), values=array(1, heads, 128, H))
+    attention = functools.partial(splash_attend, scale=SCALE, cap=3.0, window=None, interpret=True)
+    with layout.active():
+        where = packed([(1, 128)])
+        program = jax.jit(lambda q, own: attention(q, where, own, []), out_shardings=queries.sharding).lower(
+            queries, own
+        )
+    assert bool(exchanged(program.compile().as_text())) == gathers
 
 
 def test_a_model_with_the_kernel_is_the_model():
