@@ -25,7 +25,7 @@ from grm_jax.errors import UserError
 from grm_jax.judge.loading import JudgeModel, load_model, model_folder
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD, critique_logits, parameter_axes
-from grm_jax.model.gemma2 import Gemma2, unrolling_pays
+from grm_jax.model.gemma2 import native
 from grm_jax.parallel.layout import layouts
 from grm_jax.sampling.sampler import bucket
 
@@ -48,7 +48,7 @@ class MetaModel:
         self._layout = layout = layouts().decode
         where = layout.tree(parameter_axes(model.config, model.params), model.params) if layout.mesh else None
         self._params = jax.device_put(model.params, where)
-        self._logits = jax.jit(functools.partial(critique_logits, Gemma2(model.config, unrolled=unrolling_pays())))
+        self._logits = jax.jit(functools.partial(critique_logits, native(model.config)))
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str | None = None) -> "MetaModel":

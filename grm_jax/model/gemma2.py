@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from grm_jax.model.attention import KeyValues, Tokens, attend
+from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.gathering import gathered
+from grm_jax.model.kernels import attend_by, best_kernel
 from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
@@ -41,6 +43,7 @@ class Block(nn.Module):
     config: Gemma2Config
     window: int | None
     dtype: jnp.dtype | None
+    kernel: str
 
     @nn.compact
     def __call__(
@@ -71,8 +74,8 @@ class Block(nn.Module):
         keys = rotate(project(y, attention["key"]), where.positions, c.rope_theta)
         values = project(y, attention["value"])
         own = KeyValues(keys=keys.swapaxes(1, 2), values=values.swapaxes(1, 2))
-        attended = attend(
-            queries, where, own, cache,
+        attended = attend_by(
+            self.kernel, queries, where, own, cache,
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
         merged = attended.reshape(*x.shape[:2], N * H)
@@ -90,7 +93,10 @@ class Block(nn.Module):
                 for k, (name, (shape, axes, fan_in)) in zip(keys, leaves.items(), strict=True)
             }
 
-        return {name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()}
+        weights = {
+            name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()
+        }
+        return {name: gathered(w, leaves[name][1]) for name, w in weights.items()}
 
 
 class Pair(nn.Module):
@@ -98,6 +104,7 @@ class Pair(nn.Module):
 
     config: Gemma2Config
     dtype: jnp.dtype | None
+    kernel: str
 
     @nn.compact
     def __call__(
@@ -107,7 +114,7 @@ class Pair(nn.Module):
         own = {}
         for name, window in (("local", self.config.window), ("global", None)):
             cache = [(pair[name], tokens) for pair, tokens in zip(cached, cached_where, strict=True)]
-            x, own[name] = Block(self.config, window, self.dtype, name=name)(x, where, cache)
+            x, own[name] = Block(self.config, window, self.dtype, self.kernel, name=name)(x, where, cache)
         return x, own
 
 
@@ -117,15 +124,16 @@ class Gemma2(nn.Module):
     Attributes:
         config: the shape.
         dtype: type of the computation (bfloat16 on accelerators); None computes in the parameters' own type.
-        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones; `unrolling_pays`
-            says where.
+        unrolled: layers one after another with parameters from `unroll`, instead of a scan over stacked ones.
         remat: recompute each pair's activations in the backward pass.
+        kernel: what attends (`kernels.KERNELS`).
     """
 
     config: Gemma2Config
     dtype: Any = None
     unrolled: bool = False
     remat: bool = False
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -164,7 +172,9 @@ class Gemma2(nn.Module):
         if self.unrolled:
             own = []
             for i in range(c.num_pairs):
-                x, kv = pair(c, self.dtype, name=f"layers_{i}")(x, where, tuple(s[i] for s in cached), cached_where)
+                x, kv = pair(c, self.dtype, self.kernel, name=f"layers_{i}")(
+                    x, where, tuple(s[i] for s in cached), cached_where
+                )
                 own.append(kv)
             layers: Any = tuple(own)
         else:
@@ -176,7 +186,7 @@ class Gemma2(nn.Module):
                 length=c.num_pairs,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, layers = scan(c, self.dtype, name="layers")(x, where, cached, cached_where)
+            x, layers = scan(c, self.dtype, self.kernel, name="layers")(x, where, cached, cached_where)
         final = _vector(self, "final_norm", c.model_dim)
         return rms_norm(x, final, c.norm_epsilon), CacheSegment(layers=layers, tokens=where)
 
@@ -228,6 +238,11 @@ def unrolling_pays() -> bool:
     """Whether this machine runs an unrolled model faster: on CPU a scan copies each layer's weights and cache out of the stack at
     every token, and what the backward pass needs into a stack and out of it. Elsewhere a scan compiles faster and costs nothing."""
     return jax.default_backend() == "cpu"
+
+
+def native(config: Gemma2Config, *, dtype: Any = None, remat: bool = False) -> Gemma2:
+    """The module as this machine runs it fastest."""
+    return Gemma2(config, dtype, unrolled=unrolling_pays(), remat=remat, kernel=best_kernel(jax.default_backend()))
 
 
 def unroll(params: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 Letters: B batch, T positions, D model width, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.layers import soft_cap
+
+_LOGITS = 2**25  # numbers that a device holds at once, at most: 128 MiB
 
 
 def next_token_logits(hidden: jax.Array, embedding: jax.Array, config: Gemma2Config) -> jax.Array:
@@ -37,27 +41,26 @@ class TokenStatistics:
 
 
 def token_logprobs(
-    hidden: jax.Array, embedding: jax.Array, targets: jax.Array, config: Gemma2Config, *, chunk: int = 256
+    hidden: jax.Array, embedding: jax.Array, targets: jax.Array, config: Gemma2Config, *, rows: int = 8192
 ) -> jax.Array:
     """Log-probabilities of given tokens, without ever holding [..., T, V].
 
-    Positions are taken `chunk` at a time; each chunk's logits are recomputed in the backward pass.
+    Positions are taken a chunk at a time; each chunk's logits are recomputed in the backward pass. On a mesh every device
+    has its part of the vocabulary for all rows of a chunk: states are exchanged then, and neither the embedding, nor its
+    gradient, nor logits.
 
     Args:
         hidden: [..., T, D]; position t predicts targets[..., t].
         embedding: [V, D].
         targets: [..., T] int32.
         config: for the final soft cap.
-        chunk: positions whose logits are held at once.
+        rows: of logits [V] that a device holds at once, at most; fewer where they were more than 128 MiB.
 
     Returns:
         float32 [..., T].
     """
 
-    def logprobs(hidden: jax.Array, targets: jax.Array) -> jax.Array:
-        return _chosen(next_token_logits(hidden, embedding, config), targets)
-
-    return cast(jax.Array, _by_chunks(logprobs, hidden, targets, chunk))
+    return cast(jax.Array, _by_chunks(_chosen, hidden, embedding, targets, config, rows))
 
 
 def token_statistics(
@@ -67,12 +70,11 @@ def token_statistics(
     config: Gemma2Config,
     *,
     temperature: float = 1.0,
-    chunk: int = 256,
+    rows: int = 8192,
 ) -> TokenStatistics:
     """Log-probabilities and entropies under the policy that samples at a temperature; else as `token_logprobs`."""
 
-    def statistics(hidden: jax.Array, targets: jax.Array) -> TokenStatistics:
-        plain = next_token_logits(hidden, embedding, config)
+    def statistics(plain: jax.Array, targets: jax.Array) -> TokenStatistics:
         logits = plain if temperature == 1.0 else plain / temperature
         logprobs = _chosen(logits, targets)
         return TokenStatistics(
@@ -81,12 +83,14 @@ def token_statistics(
             entropy=_entropy(jax.lax.stop_gradient(logits)),
         )
 
-    return cast(TokenStatistics, _by_chunks(statistics, hidden, targets, chunk))
+    return cast(TokenStatistics, _by_chunks(statistics, hidden, embedding, targets, config, rows))
 
 
 def _chosen(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Log-probabilities [...] of targets [...] under logits [..., V]."""
-    return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+    # A gather would do, but its gradient is a scatter, for which a mesh exchanges logits where it need not.
+    chosen = jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0.0)
+    return jnp.sum(chosen, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _entropy(logits: jax.Array) -> jax.Array:
@@ -95,18 +99,32 @@ def _entropy(logits: jax.Array) -> jax.Array:
 
 
 def _by_chunks(
-    function: Callable[[jax.Array, jax.Array], Any], hidden: jax.Array, targets: jax.Array, chunk: int
+    function: Callable[[jax.Array, jax.Array], Any],
+    hidden: jax.Array,
+    embedding: jax.Array,
+    targets: jax.Array,
+    config: Gemma2Config,
+    rows: int,
 ) -> Any:
-    """Applies (hidden [..., t, D], targets [..., t]) -> tree of [..., t] to `chunk` positions at a time."""
-    function = jax.checkpoint(function)
+    """Applies (logits [..., t, V], targets [..., t]) -> tree of [..., t] to so many positions at a time as `rows` allows."""
     *leading, T, D = hidden.shape
+    for name in ("classes_halfway", "classes"):
+        embedding = nn.with_logical_constraint(embedding, (name, None))
+
+    @jax.checkpoint
+    def applied(hidden: jax.Array, targets: jax.Array) -> Any:
+        hidden = nn.with_logical_constraint(hidden, (None,) * hidden.ndim)
+        return function(next_token_logits(hidden, embedding, config), targets)
+
+    devices = max(1, jax.sharding.get_abstract_mesh().size)
+    chunk = max(1, min(rows, _LOGITS // embedding.shape[0]) * devices // math.prod(leading))
     if chunk >= T:
-        return function(hidden, targets)
+        return applied(hidden, targets)
     pad = -T % chunk
     before = [(0, 0)] * len(leading)
     hidden = jnp.pad(hidden, (*before, (0, pad), (0, 0))).reshape(*leading, -1, chunk, D)
     targets = jnp.pad(targets, (*before, (0, pad))).reshape(*leading, -1, chunk)
-    chunks = jax.lax.map(lambda xs: function(*xs), (jnp.moveaxis(hidden, -3, 0), jnp.moveaxis(targets, -2, 0)))
+    chunks = jax.lax.map(lambda xs: applied(*xs), (jnp.moveaxis(hidden, -3, 0), jnp.moveaxis(targets, -2, 0)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2).reshape(*leading, T + pad)[..., :T], chunks)
 
 

@@ -51,6 +51,7 @@ def topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:
     if kind not in CHIPS:
         raise UserError(f"topology {name}: the kinds are {', '.join(CHIPS)}, as in v5e:4x4 or v5p:4x4x4")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to be asked
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # a compiler holds no TPU that others could want
     from jax.experimental import topologies
 
     try:

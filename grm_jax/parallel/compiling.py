@@ -9,6 +9,7 @@ from grm_jax.errors import UserError
 from grm_jax.parallel.chips import GIB, Chip
 from grm_jax.parallel.exchanges import exchanged
 
+_QUICK = {"exec_time_optimization_effort": -1.0}
 _TOO_LARGE = re.compile(r"Used (\S+) of (\S+) hbm")
 
 
@@ -56,7 +57,7 @@ class Compiled:
 
 
 def compile_program(
-    name: str, lowered: Any, chip: Chip, *, flops: float, beside: dict[str, int], read: float
+    name: str, lowered: Any, chip: Chip, *, flops: float, beside: dict[str, int], read: float, quick: bool = False
 ) -> Compiled:
     """Compiles a traced program.
 
@@ -67,13 +68,14 @@ def compile_program(
         flops: the model's, a chip.
         beside: bytes a chip by name, of arrays that are there meanwhile.
         read: bytes a chip reads in a run at least.
+        quick: with the compiler's least effort: in a tenth of the time, and perhaps a little more memory.
 
     Raises:
         UserError: the compiler finds no way to make it fit.
     """
     begun = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=_QUICK if quick else None)
     except Exception as error:
         found = _TOO_LARGE.search(str(error))
         if not found and "RESOURCE_EXHAUSTED" not in str(error):

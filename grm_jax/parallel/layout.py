@@ -25,9 +25,13 @@ Rules = Mapping[str, tuple[str, ...]]
 
 BATCH = "batch"
 _TENSOR = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), (TENSOR,))
-TRAIN: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), **_TENSOR}
+# Classes are the vocabulary where logits are computed: divided further than the embedding, in an order that keeps its parts,
+# and in two steps, for each of which the compiler knows an exchange.
+_CLASSES = {"classes_halfway": (TENSOR, FSDP), "classes": (TENSOR, FSDP, DATA)}
+_BOTH: Rules = {BATCH: (DATA, FSDP), **_CLASSES, **_TENSOR}
+TRAIN: Rules = {"lookup": (DATA,), "embed": (FSDP,), "rank": (FSDP,), **_BOTH}
 """Weights, gradients and optimizer state are divided along fsdp and tensor, the batch along data and fsdp."""
-DECODE: Rules = {BATCH: (DATA, FSDP), "lookup": (DATA, FSDP), **_TENSOR}
+DECODE: Rules = {"lookup": (DATA, FSDP), **_BOTH}
 """Weights stay where they are, divided along tensor: gathering them for every token would cost more than the token."""
 
 
@@ -76,6 +80,11 @@ class Layout:
     def is_local(self) -> bool:
         """All devices are this process's: other processes, if there are any, do not take part in what is done here."""
         return self.mesh is None or not self.mesh.is_multi_process
+
+    @property
+    def backend(self) -> str:
+        """Of the devices, which may be those of a topology: "cpu", "gpu" or "tpu"."""
+        return jax.default_backend() if self.mesh is None else str(self.mesh.devices.flat[0].platform)
 
     def place(self, batch: Any) -> Any:
         """Puts arrays on the devices whose leading axis is the batch's, or that of rows a fixed number to each of the batch.

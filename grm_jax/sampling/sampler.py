@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, Gemma2, logical_axes, unroll, unrolling_pays
+from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
 from grm_jax.parallel.layout import layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
@@ -80,7 +80,7 @@ class Sampler:
             rows: how many samples are decoded together, at most.
         """
         self._layout = layout = layouts().decode
-        self._model = model = Gemma2(config, unrolled=unrolling_pays())
+        self._model = model = native(config)
         form = unroll if model.unrolled else lambda params: params
         like = jax.eval_shape(form, params)
         self._dtypes = jax.tree.map(lambda x: x.dtype, like)

@@ -5,8 +5,6 @@ Letters: P prompts, G rollouts or critiques a prompt, S prompt positions, T comp
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,11 +12,23 @@ import jax.numpy as jnp
 
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.critique_reward import HEAD, parameter_axes, zero_head
+from grm_jax.model.critique_reward import HEAD, zero_head
 from grm_jax.model.gemma2 import Gemma2, abstract_params
+from grm_jax.model.kernels import best_kernel
 from grm_jax.parallel.layout import Layout, Layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.spct.abstract import (
+    bfloat16,
+    bytes_of,
+    decoding_weights,
+    placed,
+    placed_rows,
+    placed_weights,
+    prompts,
+    real,
+    whole,
+)
 from grm_jax.train import lora
 from grm_jax.train.grpo import Grpo, grpo_loss
 from grm_jax.train.losses import sft_loss
@@ -29,6 +39,8 @@ from grm_jax.train.sft import Sft
 from grm_jax.train.speed import training_flops
 from grm_jax.train.step import Loss, Params, init_state, make_step
 from grm_jax.train.training import Training
+
+_SAMPLING = "weights that sample"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +66,31 @@ class Program:
 
     Attributes:
         name: of the program.
-        lower: traces it for the devices of its layout.
+        function: jitted.
+        arguments: without contents, and placed.
+        layout: that it is traced on.
         flops: model FLOPs of one run of it, all devices together.
         beside: bytes a device by name, of arrays that are no arguments of it and yet there while it runs.
         read: bytes a device that must be read at least, for every token; 0 where arithmetic is the limit.
     """
 
     name: str
-    lower: Callable[[], Any]
+    function: Any
+    arguments: tuple[Any, ...]
+    layout: Layout
     flops: float
     beside: dict[str, int]
     read: float = 0.0
+
+    def lower(self) -> Any:
+        """Traces it for the devices of its layout."""
+        with self.layout.active():
+            return self.function.lower(*self.arguments)
+
+    @property
+    def given(self) -> int:
+        """Bytes a device of its arguments, before the compiler pads them."""
+        return bytes_of(self.arguments)
 
 
 def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layouts: Layouts) -> list[Program]:
@@ -82,7 +108,10 @@ def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layo
     if isinstance(settings, Sft):
         return [_sft(config, settings, layouts.train)]
     if isinstance(settings, Grpo):
-        return [_grpo(config, settings, shape, layouts), *_judge(config, shape, layouts.decode, settings)]
+        step = _grpo(config, settings, shape, layouts)
+        waiting = {"training": bytes_of(step.arguments[0])} | step.beside
+        del waiting[_SAMPLING]  # which are arguments of what samples
+        return [step, *_judge(config, shape, layouts.decode, settings, waiting)]
     if isinstance(settings, MetaRm):
         return [_meta_rm(config, settings, shape, layouts.train)]
     return _judge(config, shape, layouts.decode)
@@ -90,48 +119,55 @@ def programs(config: Gemma2Config, settings: Training | None, shape: Shape, layo
 
 def _sft(config: Gemma2Config, settings: Sft, layout: Layout) -> Program:
     B, T = settings.rows, settings.length
-    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), _whole((B, T))) | {"weights": _real((B, T))}
-    loss = functools.partial(sft_loss, _model(config, settings))
-    return Program(
-        "sft step", _training(config, settings, loss, batch, layout, abstract_params(config)), _flops(config, B, T), {}
-    )
+    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), whole((B, T))) | {"weights": real((B, T))}
+    loss = functools.partial(sft_loss, _model(config, settings, layout))
+    step = _training(config, settings, loss, batch, layout, abstract_params(config))
+    return Program("sft step", *step, layout, _flops(config, B, T), {})
 
 
 def _grpo(config: Gemma2Config, settings: Grpo, shape: Shape, layouts: Layouts) -> Program:
     P, G, S, T = settings.prompts, settings.group, shape.prompt, settings.max_new or shape.completion
-    rollout = _real((P, G, T))
+    rollout = real((P, G, T))
     batch = {
-        **_prompts(P, S), "tokens": _whole((P, G, T)), "mask": rollout, "advantages": _real((P, G)),
+        **prompts(P, S), "tokens": whole((P, G, T)), "mask": rollout, "advantages": real((P, G)),
         "sampler_logprobs": rollout,
     }  # fmt: skip
-    beside = {"weights that sample": _bytes(_decoding(config, layouts.decode))}
+    beside = {_SAMPLING: bytes_of(decoding_weights(config, layouts.decode))}
     if settings.kl_coefficient:
         batch["reference_logprobs"] = rollout
-        beside["reference model"] = _bytes(_placed(_bfloat16(abstract_params(config)), layouts.train, config))
-    loss = functools.partial(grpo_loss, _model(config, settings), settings.objective, settings.temperature)
-    lower = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
-    return Program("grpo step", lower, P * _flops(config, 1, S) + _flops(config, P * G, T, S), beside)
+        beside["reference model"] = bytes_of(placed_weights(bfloat16(abstract_params(config)), layouts.train, config))
+    loss = functools.partial(
+        grpo_loss, _model(config, settings, layouts.train), settings.objective, settings.temperature
+    )
+    step = _training(config, settings, loss, batch, layouts.train, abstract_params(config))
+    flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
+    return Program("grpo step", *step, layouts.train, flops, beside)
 
 
 def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layout) -> Program:
     P, G, S, T = settings.prompts, settings.group, shape.prompt, shape.completion
     batch = {
-        **_prompts(P, S), "tokens": _whole((P, G, T)), "lengths": _whole((P, G)), "labels": _real((P, G)),
-        "mask": _real((P, G)),
+        **prompts(P, S), "tokens": whole((P, G, T)), "lengths": whole((P, G)), "labels": real((P, G)),
+        "mask": real((P, G)),
     }  # fmt: skip
-    loss = functools.partial(meta_loss, _model(config, settings))
+    loss = functools.partial(meta_loss, _model(config, settings, layout))
     params = abstract_params(config) | {HEAD: jax.eval_shape(lambda: jax.tree.map(jnp.asarray, zero_head(config)))}
     flops = P * _flops(config, 1, S) + _flops(config, P * G, T, S)
-    return Program("meta_rm step", _training(config, settings, loss, batch, layout, params), flops, {})
+    return Program("meta_rm step", *_training(config, settings, loss, batch, layout, params), layout, flops, {})
 
 
-def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None) -> list[Program]:
-    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'."""
+def _judge(
+    config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None, waiting: dict[str, int] | None = None
+) -> list[Program]:
+    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'.
+
+    What is `waiting` is there meanwhile, bytes by name.
+    """
     P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
     P += -P % layout.parts
     S, R, N = shape.prompt, P * k, shape.completion
-    model, params = Gemma2(config), _decoding(config, layout)
-    rows = lambda shape, dtype: _placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
+    model, params = Gemma2(config, kernel=best_kernel(layout.backend)), decoding_weights(config, layout)
+    rows = lambda shape, dtype: placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
     prefilled = jax.eval_shape(functools.partial(prefill, model), params, tokens, lengths)
     segment = layout.tree(segment_axes(prefilled.segment), prefilled.segment)
@@ -139,30 +175,31 @@ def _judge(config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None
         prefilled, segment=segment, hidden=rows(prefilled.hidden.shape, jnp.bfloat16).sharding, lengths=lengths.sharding
     )
     empty = jax.eval_shape(lambda: empty_segment(model, R, N, jnp.dtype(jnp.bfloat16)))
-    cache = _with(empty, layout.tree(segment_axes(empty), empty))
+    cache = placed(empty, layout.tree(segment_axes(empty), empty))
     loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
 
-    def lower_prefill() -> Any:
-        with layout.active():
-            return jax.jit(functools.partial(prefill, model), out_shardings=where).lower(params, tokens, lengths)
+    keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
+    filling = jax.jit(functools.partial(prefill, model), out_shardings=where)
+    decoding = jax.jit(loop, donate_argnames="cache")
 
-    def lower_decode() -> Any:
-        keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
-        with layout.active():
-            return jax.jit(loop, donate_argnames="cache").lower(params, _with(prefilled, where), cache, keys, active)
-
-    read = _bytes(params) + _bytes(_with(prefilled.segment, segment)) + _bytes(cache) / 2
-    beside = {"cache of the critiques": _bytes(cache)}
+    read = bytes_of(params) + bytes_of(placed(prefilled.segment, segment)) + bytes_of(cache) / 2
+    waiting = waiting or {}
+    beside = {"cache of the critiques": bytes_of(cache)} | waiting
     head = 2.0 * config.vocab_size * config.model_dim  # of a prompt's tokens the last alone is followed by a draw
+    flops = _flops(config, P, S) / 3 - head * P * (S - 1)
+    token = (params, placed(prefilled, where), cache, keys, active)
     return [
-        Program("prefill", lower_prefill, _flops(config, P, S) / 3 - head * P * (S - 1), beside),
-        Program("one token of every critique", lower_decode, _flops(config, R, 1, S + N // 2) / 3, {}, read),
+        Program("prefill", filling, (params, tokens, lengths), layout, flops, beside),
+        Program(
+            "one token of every critique", decoding, token, layout, _flops(config, R, 1, S + N // 2) / 3, waiting, read
+        ),
     ]
 
 
 def _training(
     config: Gemma2Config, settings: Training, loss: Loss, batch: Params, layout: Layout, params: Params
-) -> Callable[[], Any]:
+) -> tuple[Any, tuple[Any, ...]]:
+    """The jitted step and its arguments."""
     rows = next(iter(batch.values())).shape[0]
     if rows % (layout.parts * settings.accumulate):
         needed = f"{layout.parts} devices in {settings.accumulate} parts"
@@ -173,7 +210,7 @@ def _training(
     names, merge = place.of(params), None
     if settings.lora_rank:
         trained, frozen = jax.eval_shape(lambda tree: lora.split(tree, settings.lora_rank, 0), params)
-        names, frozen = lora.names(names), _bfloat16(frozen)
+        names, frozen = lora.names(names), bfloat16(frozen)
         merge = lambda frozen, trained: lora.merge(frozen, trained, settings.lora_alpha)  # noqa: E731
     state = jax.eval_shape(
         lambda trained, frozen: init_state(trained, optimizer, frozen=frozen, ema=settings.ema_decay > 0),
@@ -184,18 +221,15 @@ def _training(
     step: Any = make_step(
         loss, optimizer, accumulate=settings.accumulate, ema_decay=settings.ema_decay, merge=merge, places=places
     )
-    placed = {name: _placed_rows(leaf, layout) for name, leaf in batch.items()}
+    rows_of = {name: placed_rows(leaf, layout) for name, leaf in batch.items()}
 
-    def lower() -> Any:
-        with layout.active():
-            return step.lower(_with(state, places), placed)
-
-    return lower
+    return step, (placed(state, places), rows_of)
 
 
-def _model(config: Gemma2Config, settings: Training) -> Gemma2:
+def _model(config: Gemma2Config, settings: Training, layout: Layout) -> Gemma2:
     """As `training_model`, for an accelerator."""
-    return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat)
+    kernel = best_kernel(layout.backend)
+    return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat, kernel=kernel)
 
 
 def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> float:
@@ -206,40 +240,3 @@ def _flops(config: Gemma2Config, rows: int, tokens: int, before: int = 0) -> flo
         return rows * sum(seen)
 
     return training_flops(config, rows * tokens, keys(config.window), keys(before + tokens))
-
-
-def _decoding(config: Gemma2Config, layout: Layout) -> Params:
-    return _placed(_bfloat16(abstract_params(config)), layout, config)
-
-
-def _bfloat16(tree: Params) -> Params:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), tree)
-
-
-def _placed(params: Params, layout: Layout, config: Gemma2Config) -> Params:
-    return _with(params, layout.tree(parameter_axes(config, params), params))
-
-
-def _placed_rows(leaf: Any, layout: Layout) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.row_sharding)
-
-
-def _with(tree: Any, places: Any) -> Any:
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
-
-
-def _bytes(tree: Any) -> int:
-    """Bytes a device of placed leaves."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
-
-
-def _prompts(P: int, S: int) -> Params:
-    return {"prompt_tokens": _whole((P, S)), "prompt_lengths": _whole((P,))}
-
-
-def _whole(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-def _real(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -38,7 +38,7 @@ from grm_jax.train.step import Batch, LossTerms, Params
 from grm_jax.train.training import Training
 
 TRUNCATED = ("wrong", "masked")
-_LOGITS = 2048  # rows of logits [V] held at once
+_ROWS = 2048  # of logits [V] that a device holds at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +121,7 @@ def rollout_statistics(model: Gemma2, params: Params, batch: Batch, temperature:
     hidden = continue_hidden(
         model, params, jnp.asarray(batch["prompt_tokens"]), jnp.asarray(batch["prompt_lengths"]), tokens
     )
-    chunk = max(1, _LOGITS // (tokens.shape[0] * tokens.shape[1]))
-    return token_statistics(hidden, params["embedding"], tokens, model.config, temperature=temperature, chunk=chunk)
+    return token_statistics(hidden, params["embedding"], tokens, model.config, temperature=temperature, rows=_ROWS)
 
 
 def grpo_loss(model: Gemma2, objective: Objective, temperature: float, params: Params, batch: Batch) -> LossTerms:

@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused():
 
 
 class TooLarge:
-    def compile(self):
+    def compile(self, compiler_options):
         raise RuntimeError("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 40.31G of 15.75G hbm. Exceeded")
 
 
