@@ -1,4 +1,4 @@
-"""The error a user can act on."""
+"""What ends a command early: an error the user can act on, and a request to stop."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback (unless `--debug`) and exits with code 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to end (SIGTERM) and has saved its last step; all its processes have."""

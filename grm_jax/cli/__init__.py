@@ -11,8 +11,7 @@ from typing import NoReturn
 from grm_jax import __version__
 from grm_jax.cli import hosts_arguments
 from grm_jax.cli.gin_arguments import split_bindings
-from grm_jax.errors import UserError
-from grm_jax.train.interruptions import Stopped
+from grm_jax.errors import Stopped, UserError
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2

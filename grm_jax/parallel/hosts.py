@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from grm_jax.errors import UserError
+from grm_jax.errors import Stopped, UserError
 from grm_jax.parallel.peers import Hello, Peers, gather, join, split_address
 
 _PACKAGES = ("grm_jax", "jax", "jaxlib", "flax", "numpy")
@@ -96,10 +96,17 @@ def running(
             _peers, _ = _meet(_leader_address(), hello, limit, lost)
     try:
         yield
+    except Stopped:
+        _end_together()
+        raise
     except BaseException as error:
         if _peers:
             _peers.end(str(error).strip().split("\n")[0] or type(error).__name__)
         raise
+    _end_together()
+
+
+def _end_together() -> None:
     if _peers:
         wait("the end")
         _peers.end()

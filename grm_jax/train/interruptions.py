@@ -8,10 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 
-class Stopped(KeyboardInterrupt):
-    """The run was told to end (SIGTERM) and has saved its last step."""
-
-
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether SIGTERM has come, which no longer interrupts what is being done.

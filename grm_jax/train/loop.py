@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from grm_jax.errors import UserError
+from grm_jax.errors import Stopped, UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import Gemma2, native
 from grm_jax.parallel import hosts
@@ -18,7 +18,7 @@ from grm_jax.parallel.layout import Layout
 from grm_jax.train import checkpointing, lora, speed
 from grm_jax.train.best import Score
 from grm_jax.train.goodput import Goodput
-from grm_jax.train.interruptions import Stopped, stop_requests, watchdog
+from grm_jax.train.interruptions import stop_requests, watchdog
 from grm_jax.train.metrics import MetricsLog, NoLog
 from grm_jax.train.optimizer import make_optimizer, make_schedule
 from grm_jax.train.placement import Placement

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from grm_jax.train.interruptions import Stopped
+from grm_jax.errors import Stopped
 
 
 @pytest.mark.parametrize(("code", "ended"), [(130, 130), (143, 143), (0, 99), (2, 99)])

@@ -14,10 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from grm_jax.errors import UserError
+from grm_jax.errors import Stopped, UserError
 from grm_jax.train import checkpointing, loop
 from grm_jax.train.goodput import FILE, KINDS, Goodput
-from grm_jax.train.interruptions import Stopped, stop_requests
+from grm_jax.train.interruptions import stop_requests
 from grm_jax.train.loop import fit
 from grm_jax.train.step import init_state
 from grm_jax.train.training import Training
