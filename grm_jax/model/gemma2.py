@@ -164,9 +164,10 @@ class Gemma2(nn.Module):
         where = Tokens(positions=positions, segments=segments)
         cached, cached_where = tuple(s.layers for s in cache), tuple(s.tokens for s in cache)
 
-        x = embed(tokens, embedding, self.dtype or embedding.dtype)
         # Each device looks up its part of the width, and only then are rows divided: told the end alone, the compiler would
-        # repeat all rows on all devices on the way.
+        # repeat all rows on all devices on the way; and not told of the table, the gradient of all of it.
+        table = nn.with_logical_constraint(embedding, ("vocab", "embed"))
+        x = embed(tokens, table, self.dtype or embedding.dtype)
         x = _by_rows(nn.with_logical_constraint(x, ("lookup", None, "embed")))
         pair = nn.remat(Pair, prevent_cse=False) if self.remat else Pair
         if self.unrolled:

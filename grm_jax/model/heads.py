@@ -108,8 +108,8 @@ def _by_chunks(
 ) -> Any:
     """Applies (logits [..., t, V], targets [..., t]) -> tree of [..., t] to so many positions at a time as `rows` allows."""
     *leading, T, D = hidden.shape
-    for name in ("classes_halfway", "classes"):
-        embedding = nn.with_logical_constraint(embedding, (name, None))
+    for names in (("vocab", "embed"), ("classes_halfway", None), ("classes", None)):
+        embedding = nn.with_logical_constraint(embedding, names)
 
     @jax.checkpoint
     def applied(hidden: jax.Array, targets: jax.Array) -> Any:
