@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import jax
-from flax import linen as nn
 from jax.sharding import PartitionSpec
+
+from grm_jax.model.mesh_axes import mesh_axes, parts
 
 WIDTH = "embed"
 
@@ -21,17 +22,11 @@ def gathered(weight: jax.Array, names: Sequence[str]) -> jax.Array:
         weight: of the type to compute in, so that no more is sent than needed.
         names: of its axes.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    (along,) = nn.logical_to_mesh_axes((WIDTH,)) if not mesh.empty else (None,)
-    if along is None or WIDTH not in names:
-        return weight
-    size = 1
-    for axis in (along,) if isinstance(along, str) else along:
-        size *= mesh.shape[axis]
-    if weight.shape[names.index(WIDTH)] % size:
+    along = mesh_axes(WIDTH)
+    if not along or WIDTH not in names or weight.shape[names.index(WIDTH)] % parts(along):
         return weight
 
-    def placed(x: jax.Array, place: str | tuple[str, ...] | None) -> jax.Array:
+    def placed(x: jax.Array, place: tuple[str, ...] | None) -> jax.Array:
         spec = PartitionSpec(*(place if name == WIDTH else PartitionSpec.UNCONSTRAINED for name in names))
         return jax.lax.with_sharding_constraint(x, spec)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 from jax.sharding import PartitionSpec
 
 from grm_jax.model.attention import KeyValues, Tokens
+from grm_jax.model.mesh_axes import mesh_axes, parts
 
 _LANES = 128  # the kernel's blocks are multiples of this
 _BLOCK = 512  # queries and keys that are multiplied at once, at most
@@ -54,26 +54,17 @@ def splash_attend(
     """
     attend = functools.partial(_attend_here, scale=scale, cap=cap, window=window, interpret=interpret)
     arguments = (queries, where.segments, own, tuple((kv, tokens.segments) for kv, tokens in cache))
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         return attend(*arguments)
-    # One at a time: a mesh axis goes to the first name that asks for it.
-    rows, heads, kv_heads = (nn.logical_to_mesh_axes((name,))[0] for name in ("batch", "heads", "kv_heads"))
-    size = functools.partial(_size, mesh)
     batch = cache[0][0].keys.shape[0] if cache else queries.shape[0]
-    rows = None if batch % size(rows) else rows
-    heads = heads if heads == kv_heads and not own.keys.shape[1] % size(heads) else None
-    kv = KeyValues(*(2 * [PartitionSpec(rows, heads)]))
+    rows, heads = mesh_axes("batch"), mesh_axes("heads")
+    rows = () if batch % parts(rows) else rows
+    heads = heads if heads == mesh_axes("kv_heads") and not own.keys.shape[1] % parts(heads) else ()
+    by_heads: Any = PartitionSpec(rows, heads)
+    kv = KeyValues(keys=by_heads, values=by_heads)
     by_rows = PartitionSpec(rows)
     specs = (PartitionSpec(rows, None, heads), by_rows, kv, tuple((kv, by_rows) for _ in cache))
     return jax.shard_map(attend, in_specs=specs, out_specs=specs[0], check_vma=False)(*arguments)
-
-
-def _size(mesh: jax.sharding.AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
-    size = 1
-    for axis in (axes,) if isinstance(axes, str) else axes or ():
-        size *= mesh.shape[axis]
-    return size
 
 
 def _attend_here(
@@ -96,8 +87,10 @@ def _attend_here(
         keys, key_ids, before = _continued(own, ids, *cache[0], window=window)
     shape = (queries.shape[2], keys.keys.shape[2])
     # Within a segment id places differ as positions do, and no other is seen: a mask of places does.
-    masks, everything = splash_attention_mask, window is None or window >= shape[1]
-    mask = masks.CausalMask(shape, before) if everything else masks.LocalMask(shape, (window - 1, 0), before)
+    masks = splash_attention_mask
+    mask: masks.Mask = masks.CausalMask(shape, before)
+    if window is not None and window < shape[1]:
+        mask = masks.LocalMask(shape, (window - 1, 0), before)
     block_q, block_kv = (_block(size) for size in shape)
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         masks.MultiHeadMask([mask] * N),
