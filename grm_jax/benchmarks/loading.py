@@ -211,6 +211,7 @@ def _archive_rows(benchmark: Benchmark, spec: str) -> Iterator[Placed]:
                         yield f"{place}:{number}", part, parse_line(line, f"{place}:{number}")
     except FileNotFoundError:
         raise UserError(f"{spec}: no such file; check the path") from None
+    # zipfile's words for: cannot be read, is no archive, another password, another compression, ends too soon.
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise UserError(f"{spec}: is no readable archive ({error}); fetch it again") from None
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 
 from grm_jax.checkpoints.layout import Index, Shape
+from grm_jax.parallel.layout import fetch
 
 Read = Callable[[Index, np.ndarray], None]
 """Fills an array with the part of another that an index names."""
@@ -78,7 +78,7 @@ def entry_blocks(leaf: Any, pair: int | None, *, cut: int) -> Iterator[tuple[Ind
         (where in the entry, the block).
     """
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        entry = whole(leaf if pair is None else _entry(leaf, pair))
+        entry = fetch(leaf if pair is None else _entry(leaf, pair))
         yield tuple(slice(0, size) for size in entry.shape), entry
         return
     for start, shard in _shards(leaf):
@@ -89,13 +89,6 @@ def entry_blocks(leaf: Any, pair: int | None, *, cut: int) -> Iterator[tuple[Ind
             offset = start if pair is None else start[1:]
             index = tuple(slice(i + where.start, i + where.stop) for i, where in zip(offset, block, strict=True))
             yield index, taken if pair is None else taken[0]
-
-
-def whole(leaf: Any) -> np.ndarray:
-    """An array as numpy; one that is divided among processes must be asked for by all of them."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
 
 
 class _Shard(Protocol):

@@ -107,8 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """The command `grm`: `main`, and the end of the process."""
-    code = main()
-    if code in (EXIT_INTERRUPTED, EXIT_STOPPED) or (code == EXIT_USER_ERROR and hosts_arguments.are_others_there()):
+    try:
+        code = main()
+    except Exception:
+        if not hosts_arguments.are_others_there():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code in (EXIT_INTERRUPTED, EXIT_STOPPED) or (
+        code not in (EXIT_OK, EXIT_UNJUDGED) and hosts_arguments.are_others_there()
+    ):
         # Everything is on the disk. Python would tear down the threads of a computation that still runs, and crash at times; and
         # jax would wait for the other hosts.
         hosts_arguments.leave(code)

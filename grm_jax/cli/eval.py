@@ -34,7 +34,7 @@ exit codes: 0 all judged; 3 some prompts did not fit; 2 a mistake in what was gi
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
-    from grm_jax.cli.sampling_arguments import add_sampling_arguments
+    from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_vote_arguments
 
     parser = subparsers.add_parser(
         "eval", help="judge a benchmark and score it by its own protocol", description=_DESCRIPTION, epilog=_EPILOG,
@@ -55,15 +55,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder, new or one to go on with")
     parser.add_argument("--k", default="1", metavar="K,K,...", help="critiques a vote (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of orders, samples, ties and intervals (default: 0)")
-    parser.add_argument(
-        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
-    )
-    parser.add_argument(
-        "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
-    )
-    parser.add_argument(
-        "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
-    )
+    add_vote_arguments(parser)
     parser.add_argument(
         "--error-below",
         type=float,

@@ -55,12 +55,10 @@ def running(args: argparse.Namespace, argv: Sequence[str]) -> Iterator[None]:
 
 
 def are_others_there() -> bool:
-    """Tells whether jax was started on several hosts."""
-    if "jax" not in sys.modules:
-        return False
-    import jax
+    """Tells whether this is one of several processes."""
+    from grm_jax.parallel import hosts
 
-    return jax.distributed.is_initialized()
+    return hosts.count() > 1
 
 
 def leave(code: int) -> NoReturn:

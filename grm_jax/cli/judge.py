@@ -26,7 +26,7 @@ or lines left out by --on-error skip); 2 a mistake in what was given; 130 interr
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
-    from grm_jax.cli.sampling_arguments import add_sampling_arguments
+    from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_vote_arguments
 
     parser = subparsers.add_parser(
         "judge", help="judge items with k sampled critiques each", description=_DESCRIPTION, epilog=_EPILOG,
@@ -37,15 +37,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder, new or one to go on with")
     parser.add_argument("--k", type=int, default=8, help="critiques an item (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of orders and samples (default: 0)")
-    parser.add_argument(
-        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
-    )
-    parser.add_argument(
-        "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
-    )
-    parser.add_argument(
-        "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
-    )
+    add_vote_arguments(parser)
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")

@@ -24,6 +24,19 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
 
 
+def add_vote_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says how critiques are voted on, and which meta model scores them."""
+    parser.add_argument(
+        "--vote", default="sum", metavar="POLICY", help="sum, mean, majority, rank, meta_topk, meta_soft (default: sum)"
+    )
+    parser.add_argument(
+        "--meta-model", metavar="tiny_meta|DIR", help="scores every critique, for meta_topk and meta_soft"
+    )
+    parser.add_argument(
+        "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
+    )
+
+
 def check_counts(args: argparse.Namespace, *names: str) -> None:
     """Refuses counts below 1; one that was left out is None.
 

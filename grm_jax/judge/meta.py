@@ -16,7 +16,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from grm_jax.checkpoints.blocks import whole
 from grm_jax.checkpoints.files import first_line, inside, replacing
 from grm_jax.checkpoints.folder import fingerprint, leaves, save_trained
 from grm_jax.data.critique_groups import CritiqueGroup, encode_group, pad_groups
@@ -26,7 +25,7 @@ from grm_jax.judge.loading import JudgeModel, load_model, model_folder
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD, critique_logits, parameter_axes
 from grm_jax.model.gemma2 import native
-from grm_jax.parallel.layout import layouts
+from grm_jax.parallel.layout import fetch, layouts
 from grm_jax.sampling.sampler import bucket
 
 HEAD_FILE = f"{HEAD}.safetensors"
@@ -100,7 +99,7 @@ class MetaModel:
                 P += -P % self._layout.parts
                 padded = self._layout.place(pad_groups([groups[i] for i in batch], P, G, S, T))
                 with self._layout.active():
-                    logits = self._layout.fetch(self._logits(self._params, padded))
+                    logits = fetch(self._logits(self._params, padded))
                 for i, row in zip(batch, logits, strict=False):
                     place, chunk = owners[i]
                     scores = row[: len(chunk)].tolist()
@@ -193,7 +192,7 @@ def save_meta(
 ) -> Path:
     """Saves a meta model as `save_trained` saves a judge, with its head; `params` holds trunk and `scalar_head`."""
     trunk = {name: leaf for name, leaf in params.items() if name != HEAD}
-    head = {name: np.array(whole(leaf), np.float32) for name, leaf in params[HEAD].items()}
+    head = {name: np.array(leaf, np.float32) for name, leaf in fetch(params[HEAD]).items()}
 
     def save_head(partial: Path) -> None:
         with replacing(partial / HEAD_FILE) as temporary:

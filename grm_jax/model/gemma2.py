@@ -18,7 +18,7 @@ from flax import struct
 from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gathering import gathered
-from grm_jax.model.kernels import attend_by, best_kernel
+from grm_jax.model.kernels import attention_by, best_kernel
 from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
@@ -74,8 +74,8 @@ class Block(nn.Module):
         keys = rotate(project(y, attention["key"]), where.positions, c.rope_theta)
         values = project(y, attention["value"])
         own = KeyValues(keys=keys.swapaxes(1, 2), values=values.swapaxes(1, 2))
-        attended = attend_by(
-            self.kernel, queries, where, own, cache,
+        attended = attention_by(self.kernel, x.shape[1], len(cache))(
+            queries, where, own, cache,
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
         merged = attended.reshape(*x.shape[:2], N * H)

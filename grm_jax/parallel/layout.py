@@ -105,10 +105,6 @@ class Layout:
         arrays = jax.tree.map(np.asarray, batch)
         return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, self.row_sharding, x.__getitem__), arrays)
 
-    def fetch(self, arrays: Any) -> Any:
-        """The whole of arrays that live on this layout, as numpy, in every process."""
-        return jax.device_get(arrays) if self.is_local else multihost_utils.process_allgather(arrays, tiled=True)
-
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """What is traced inside follows this layout: the model says of its activations that their rows are the batch's."""
@@ -129,6 +125,14 @@ class Layout:
 
     def _size(self, axes: tuple[str, ...] | None) -> int:
         return math.prod(self.mesh.shape[axis] for axis in axes or ()) if self.mesh is not None else 1
+
+
+def fetch(arrays: Any) -> Any:
+    """The whole of arrays, as numpy, in every process; all of them ask for what is divided among them."""
+    leaves = jax.tree.leaves(arrays)
+    if all(leaf.is_fully_addressable for leaf in leaves if isinstance(leaf, jax.Array)):
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,11 +22,8 @@ _LONGEST_LINE = 1 << 20
 _RETRY_SECONDS = 0.2
 _LATE_SECONDS = 1.0
 _HELLO_SECONDS = 5.0  # who connects and says nothing does not hold up the others for longer
-_KEEPALIVE = (
-    ("TCP_KEEPIDLE", 30),
-    ("TCP_KEEPINTVL", 10),
-    ("TCP_KEEPCNT", 3),
-)  # a host without power is noticed in a minute
+# A host without power is noticed in a minute.
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class Peers:
     def __init__(self, hello: Hello, lines: Mapping[int, "_Line"], lost: Callable[[str], None]):
         self.hello, self._lines, self._lost = hello, dict(lines), lost
         self._changed = threading.Condition()
-        self._at: dict[str, set[int]] = {}
-        self._gone: set[str] = set()
+        self._arrived: dict[str, set[int]] = {}
+        self._released: set[str] = set()
         self._ended: set[int] = set()
         self._over = False
         for process, line in self._lines.items():
@@ -68,9 +65,11 @@ class Peers:
         with self._changed:
             if self.hello.process:
                 self._lines[0].send({"at": name})
-                self._changed.wait_for(lambda: name in self._gone)
+                self._changed.wait_for(lambda: name in self._released)
+                self._released.remove(name)
                 return
-            self._changed.wait_for(lambda: len(self._at.get(name, ())) == len(self._lines))
+            self._changed.wait_for(lambda: len(self._arrived.get(name, ())) == len(self._lines))
+            self._arrived.pop(name, None)
         for line in self._lines.values():
             line.send({"go": name})
 
@@ -78,8 +77,9 @@ class Peers:
         """Tells the others that this process ends; with a message, that they cannot go on without it."""
         with self._changed:
             self._over = True
+        said = None if message is None else f"process {self.hello.process} has ended: {message}"
         for line in self._lines.values():
-            line.send({"end": message})
+            line.send({"end": said})
 
     def _read(self, process: int, line: "_Line") -> None:
         while True:
@@ -93,10 +93,12 @@ class Peers:
                     self._ended.add(process)
                     if said["end"] is None:
                         return
-                    message = str(said["end"]) if process == 0 else f"process {process} has ended: {said['end']}"
+                    message = str(said["end"])
                 else:
-                    self._at.setdefault(str(said.get("at")), set()).add(process)
-                    self._gone.add(str(said.get("go")))
+                    if "at" in said:
+                        self._arrived.setdefault(str(said["at"]), set()).add(process)
+                    else:
+                        self._released.add(str(said.get("go")))
                     self._changed.notify_all()
                     continue
                 self._over = True
@@ -239,14 +241,11 @@ def split_address(address: str) -> tuple[str, int]:
 def _hello_of(said: dict[str, Any] | None) -> Hello | None:
     try:
         hello = Hello(**said or {})
-        numbers = isinstance(hello.process, int) and isinstance(hello.processes, int)
-        return (
-            hello
-            if numbers and all(isinstance(x, str) for x in (*hello.command, *dict(hello.versions).values()))
-            else None
-        )
+        numbers, texts = (hello.process, hello.processes), (*hello.command, *dict(hello.versions).values())
     except (TypeError, ValueError):
         return None
+    right = all(isinstance(x, int) for x in numbers) and all(isinstance(x, str) for x in texts)
+    return hello if right and 0 <= hello.process < hello.processes else None
 
 
 def _difference(mine: Hello, other: Hello) -> str:

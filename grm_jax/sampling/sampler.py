@@ -13,7 +13,7 @@ import numpy as np
 
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
-from grm_jax.parallel.layout import layouts
+from grm_jax.parallel.layout import fetch, layouts
 from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
 from grm_jax.sampling.policy import SamplingPolicy
 
@@ -147,7 +147,7 @@ class Sampler:
             prompts = self._prefill(self._params, tokens, lengths)
             cache = self._take_cache(B * k)
             out, self._cache = self._decode(self._params, prompts, cache, row_keys, row_active)
-        out = self._layout.fetch(out)
+        out = fetch(out)
         return [
             [
                 Completion(out.tokens[r, : out.lengths[r]], out.logprobs[r, : out.lengths[r]], bool(out.stopped[r]))

@@ -103,7 +103,7 @@ class Saver:
                 (temporary / _SOURCE).write_text(json.dumps(record), encoding="utf-8")
                 (temporary / _DIGESTS).mkdir()
             hosts.wait("the files of a checkpoint")
-            mine = hosts.share(_files(temporary))
+            mine = hosts.share(_noted_files(temporary))
             found = {path.relative_to(temporary).as_posix(): _digest(path) for path in mine}
             digests = temporary / _DIGESTS / f"{hosts.index()}.json"
             digests.write_text(json.dumps(found), encoding="utf-8")
@@ -241,8 +241,10 @@ def _named(state: TrainState) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def _noted_files(checkpoint: Path) -> list[Path]:
+    """What has a digest, the same list in every process: the digests, which come at different times, are left out."""
+    there = (path for path in checkpoint.rglob("*") if path.is_file())
+    return sorted(path for path in there if path.relative_to(checkpoint).parts[0] != _DIGESTS)
 
 
 def _digest(path: Path) -> str:

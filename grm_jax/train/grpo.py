@@ -28,7 +28,7 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.continuation import continue_hidden
 from grm_jax.model.gemma2 import Gemma2
 from grm_jax.model.heads import TokenStatistics, token_statistics
-from grm_jax.parallel.layout import layouts
+from grm_jax.parallel.layout import fetch, layouts
 from grm_jax.train.advantages import NORMALISATIONS
 from grm_jax.train.loop import BatchSource, fit, training_model
 from grm_jax.train.placement import placement
@@ -169,7 +169,7 @@ def make_scorer(config: Gemma2Config, grpo: Grpo) -> Scorer:
         split = [np.split(np.asarray(batch[name]), grpo.accumulate) for name in names]
         batches = [dict(zip(names, xs, strict=True)) for xs in zip(*split, strict=True)]
         with layout.active():
-            parts = [layout.fetch(part(params, layout.place(each))) for each in batches]
+            parts = [fetch(part(params, layout.place(each))) for each in batches]
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
     return score

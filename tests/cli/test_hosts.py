@@ -27,6 +27,19 @@ MESHES = {
 }
 
 
+def sft(model, **settings):
+    """Training on a mesh that goes across the processes."""
+    chosen = (f"--gin.Sft.{name}={value}" for name, value in settings.items())
+    return ("train", "sft", "--model", model, *SFT, *MESHES["across"][:1], *chosen)
+
+
+def assert_noted(checkpoint):
+    """Each file but the digests has a digest of one process."""
+    there = {path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()}
+    parts = [json.loads((checkpoint / "digests" / f"{i}.json").read_text()) for i in range(2)]
+    assert sorted(name for part in parts for name in part) == sorted(n for n in there if not n.startswith("digests/"))
+
+
 def objects(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -163,16 +176,7 @@ def assert_same_training(grm, command, tmp_path):
 
 @pytest.mark.slow
 def test_one_is_killed_the_other_says_so_and_the_run_goes_on(grm, model, tmp_path):
-    command = (
-        "train",
-        "sft",
-        "--model",
-        model,
-        *SFT,
-        *MESHES["across"][:1],
-        "--gin.Sft.save_every=2",
-        "--gin.Sft.steps=400",
-    )
+    command = sft(model, save_every=2, steps=400)
     output = tmp_path / "run"
     processes = both(*command, "--output", output)
     await_file(output / "checkpoints" / "2", processes)
@@ -187,6 +191,7 @@ def test_one_is_killed_the_other_says_so_and_the_run_goes_on(grm, model, tmp_pat
     )
     assert "Traceback" not in said and time.monotonic() - begun < 60
     last = steps(output / "checkpoints")[-1]
+    assert_noted(output / "checkpoints" / str(last))
     short = [*command[:-1], f"--gin.Sft.steps={last + 2}"]
     # Another number of steps is another schedule, so another run: it is enough that it goes on.
     (output / "config.gin").write_text(
@@ -198,16 +203,7 @@ def test_one_is_killed_the_other_says_so_and_the_run_goes_on(grm, model, tmp_pat
 
 @pytest.mark.slow
 def test_told_to_stop_one_all_save_the_same_step(model, tmp_path):
-    command = (
-        "train",
-        "sft",
-        "--model",
-        model,
-        *SFT,
-        *MESHES["across"][:1],
-        "--gin.Sft.save_every=1000",
-        "--gin.Sft.steps=4000",
-    )
+    command = sft(model, save_every=1000, steps=4000)
     output = tmp_path / "run"
     processes = both(*command, "--output", output)
     await_file(output / "metrics.jsonl", processes)

@@ -10,7 +10,7 @@ import pytest
 from grm_jax.keys import generator
 from grm_jax.model.attention import KeyValues, Tokens, attend
 from grm_jax.model.gemma2 import Gemma2
-from grm_jax.model.kernels import attend_by, best_kernel
+from grm_jax.model.kernels import attention_by, best_kernel
 from grm_jax.model.splash import splash_attend
 from grm_jax.parallel.exchanges import exchanged
 from grm_jax.parallel.layout import make_layouts
@@ -137,7 +137,7 @@ def test_only_a_tpu_has_the_kernel_and_elsewhere_nothing_changes():
     how = {"scale": SCALE, "cap": 3.0, "window": 37}
     text = [
         jax.jit(functools.partial(f, **how)).lower(queries, PACKED, own, []).as_text().partition("\n")[2]
-        for f in (attend, functools.partial(attend_by, "xla"))
+        for f in (attend, attention_by("xla", 300, 0))
     ]
     assert text[0] == text[1]  # but for its name
 
@@ -146,5 +146,5 @@ def test_a_decoded_token_attends_by_the_reference():
     """One query would leave the kernel's block of queries empty but for one row."""
     own, queries = keys_and_values("own", R, 1), drawn("q", R, 1, N, H)
     where = packed([(1, 1)], [(1, 1)])
-    found = attend_by("splash", queries, where, own, [], scale=SCALE, cap=3.0, window=None)
+    found = attention_by("splash", 1, 0)(queries, where, own, [], scale=SCALE, cap=3.0, window=None)
     np.testing.assert_array_equal(found, jnp.repeat(own.values, N // K, axis=1).swapaxes(1, 2))

@@ -1,6 +1,7 @@
 """Laws of the checkpoints: what is read is what was written, and what is torn is passed over."""
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -86,6 +87,23 @@ def test_the_newest_two_are_kept(folder):
     assert steps(folder) == [12, 100]
     assert sorted(path.name for path in folder.iterdir()) == ["100", "12"]
     assert_goes_on_from(folder, 100)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_notes_its_part_of_the_same_list_whoever_comes_first(tmp_path, monkeypatch, index):
+    """The other of two processes has written its digests before this one looks."""
+
+    def wait(what):
+        if what == "the files of a checkpoint":
+            (tmp_path / ".3.tmp" / "digests" / f"{1 - index}.json").write_text("{}")
+
+    for name, stand_in in {"index": lambda: index, "count": lambda: 2, "is_leader": lambda: True, "wait": wait}.items():
+        monkeypatch.setattr(checkpointing.hosts, name, stand_in)
+    checkpoint = save(tmp_path, state_of(3), source_of(3))
+    there = (path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+    noted = sorted(path for path in there if path.parts[0] != "digests")
+    found = json.loads((checkpoint / "digests" / f"{index}.json").read_text())
+    assert [*found] == [path.as_posix() for path in noted[index::2]] and len(noted) > 4
 
 
 def test_the_best_is_kept_beside_the_newest_two(folder):
