@@ -3,8 +3,9 @@
 A segment holds keys and values of consecutive tokens. Prefill and training attend to one segment: the tokens themselves.
 Decoding attends to three: the prompt (shared by the k samples of a row), what the sample generated so far, and the new token.
 A prompt segment of batch B serves k * B query rows as extra rows of the same product, so its keys are read once for k samples.
+Which rows those are is their order, or is said (`Sharing`), so that a row may go on with another prompt than its neighbours.
 
-Letters: R rows = B * k, B batch of a segment, k samples, T query positions, S key positions, N query heads, K key/value heads,
+Letters: R rows, B batch of a segment, k rows at most that share one of it, T query positions, S key positions, N query heads, K key/value heads,
 G = N / K, H head width.
 """
 
@@ -29,11 +30,50 @@ class KeyValues:
 
 
 @struct.dataclass
+class Sharing:
+    """Which rows share what of a segment, as a grid with a line for each of its B: a row stands in one place of it, and a place may
+    be empty. Rows and lines come in A equal parts, which share nothing, so that a mesh may divide both alike.
+
+    Attributes:
+        rows: [A, B / A, k] int32: the row at each place, counted within its part; any row where the place is empty.
+        places: [A, R / A] int32: the place of each row, line * k + column, counted within its part.
+    """
+
+    rows: jax.Array
+    places: jax.Array
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """[R, ...] -> [B, k, ...]."""
+        A, B, k = self.rows.shape
+        taken = jax.vmap(lambda x, rows: x[rows])(x.reshape(A, -1, *x.shape[1:]), self.rows)
+        return taken.reshape(A * B, k, *x.shape[1:])
+
+    def spread(self, x: jax.Array) -> jax.Array:
+        """[B, k, ...] -> [R, ...]: what stands at the place of each row."""
+        A, B, k = self.rows.shape
+        taken = jax.vmap(lambda x, places: x[places])(x.reshape(A, B * k, *x.shape[2:]), self.places)
+        return taken.reshape(-1, *x.shape[2:])
+
+    def of_rows(self, x: jax.Array) -> jax.Array:
+        """[B, ...] -> [R, ...]: what each row shares."""
+        A, B, k = self.rows.shape
+        taken = jax.vmap(lambda x, places: x[places // k])(x.reshape(A, B, *x.shape[1:]), self.places)
+        return taken.reshape(-1, *x.shape[1:])
+
+
+@struct.dataclass
 class Tokens:
-    """Where tokens stand: positions [B, S] int32, and segment ids [B, S] int32. Id 0 is empty; ids see only their equals."""
+    """Where the tokens of a segment stand, and who sees them.
+
+    Attributes:
+        positions: [B, S] int32.
+        segments: [B, S] int32 ids. Id 0 is empty; ids see only their equals.
+        sharing: the rows that share each of B; None for rows i * R / B ... of each i.
+    """
 
     positions: jax.Array
     segments: jax.Array
+    sharing: Sharing | None = None
 
 
 def attend(
@@ -90,16 +130,17 @@ def _attend_block(
     logits = [_logits(queries * scale, where, kv, tokens, cap, window) for kv, tokens in parts]
     # One softmax over all segments without joining them: a common maximum, then sums and products add up. The maximum cancels,
     # so its gradient is 0: computing that would cost as much as the rest of the backward pass.
-    peak = jax.lax.stop_gradient(jnp.max(jnp.stack([_rows(jnp.max(part, axis=-1)) for part in logits]), axis=0))
+    peaks = [_rows(jnp.max(part, axis=-1), tokens) for part, (_, tokens) in zip(logits, parts, strict=True)]
+    peak = jax.lax.stop_gradient(jnp.max(jnp.stack(peaks), axis=0))
     total: jax.Array | float = 0.0
     output: jax.Array | float = 0.0
-    for part, (kv, _) in zip(logits, parts, strict=True):
-        weights = jnp.exp(part - _grouped(peak, part.shape[0])[..., None])
-        total += _rows(jnp.sum(weights, axis=-1))
+    for part, (kv, tokens) in zip(logits, parts, strict=True):
+        weights = jnp.exp(part - jnp.swapaxes(_shared(peak, tokens), 1, 2)[..., None])
+        total += _rows(jnp.sum(weights, axis=-1), tokens)
         product = jnp.einsum(
             "bkjtgs,bksh->bkjtgh", weights.astype(kv.values.dtype), kv.values, preferred_element_type=jnp.float32
         )
-        output += _rows(product)
+        output += _rows(product, tokens)
     attended = output / jnp.asarray(total)[..., None]
     return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(parts[-1][0].values.dtype)
 
@@ -107,14 +148,14 @@ def _attend_block(
 def _logits(
     queries: jax.Array, where: Tokens, kv: KeyValues, tokens: Tokens, cap: float | None, window: int | None
 ) -> jax.Array:
-    """Capped, masked logits [B, K, k, T, G, S] of rows grouped by the segment's batch."""
-    R, T, N, H = queries.shape
-    B, K = kv.keys.shape[:2]
-    grouped = queries.reshape(B, R // B, T, K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
+    """Capped, masked logits [B, K, k, T, G, S] of the rows that share each of B."""
+    _, T, N, H = queries.shape
+    K = kv.keys.shape[1]
+    shared = _shared(queries, tokens)
+    grouped = shared.reshape(*shared.shape[:3], K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
     logits = jnp.einsum("bkjtgh,bksh->bkjtgs", grouped, kv.keys, preferred_element_type=jnp.float32)
     logits = soft_cap(logits, cap)
-    positions = where.positions.reshape(B, R // B, T, 1)
-    segments = where.segments.reshape(B, R // B, T, 1)
+    positions, segments = _shared(where.positions, tokens)[..., None], _shared(where.segments, tokens)[..., None]
     distance = positions - tokens.positions[:, None, None]
     visible = (segments == tokens.segments[:, None, None]) & (segments != 0) & (distance >= 0)
     if window is not None:
@@ -122,12 +163,15 @@ def _logits(
     return jnp.where(visible[:, None, :, :, None], logits, MASKED)
 
 
-def _rows(x: jax.Array) -> jax.Array:
-    """[B, K, k, T, G, ...] -> [B * k, K, T, G, ...]."""
-    B, K, k = x.shape[:3]
-    return jnp.swapaxes(x, 1, 2).reshape(B * k, K, *x.shape[3:])
+def _shared(x: jax.Array, tokens: Tokens) -> jax.Array:
+    """[R, ...] -> [B, k, ...]: the rows that share each of a segment's B."""
+    if tokens.sharing is not None:
+        return tokens.sharing.gather(x)
+    B = tokens.positions.shape[0]
+    return x.reshape(B, x.shape[0] // B, *x.shape[1:])
 
 
-def _grouped(x: jax.Array, B: int) -> jax.Array:
-    """[B * k, K, T, G] -> [B, K, k, T, G]: the inverse of `_rows`."""
-    return jnp.swapaxes(x.reshape(B, x.shape[0] // B, *x.shape[1:]), 1, 2)
+def _rows(x: jax.Array, tokens: Tokens) -> jax.Array:
+    """[B, K, k, T, G, ...] -> [R, K, T, G, ...]: the inverse of `_shared`."""
+    x = jnp.swapaxes(x, 1, 2)
+    return x.reshape(-1, *x.shape[2:]) if tokens.sharing is None else tokens.sharing.spread(x)

@@ -1,17 +1,19 @@
-"""Prefill once, then decode k samples a prompt in one jitted loop.
+"""Prompts are computed once; then one jitted loop decodes rows that each draw a sample of any of them.
 
-Letters: B prompts, k samples a prompt, R = B * k rows, P prompt length (padded), S new tokens (at most), D model width.
+A row that has ended waits, and the loop ends when enough of them do: the host then gives each another sample (`schedule`).
+
+Letters: P prompts held at once, S tokens of a prompt (padded), R rows, N new tokens of a sample at most, D model width.
 """
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.sharding import PartitionSpec
 
-from grm_jax.model.attention import KeyValues, Tokens
+from grm_jax.model.attention import KeyValues, Sharing, Tokens
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import CacheSegment, Gemma2, forward
 from grm_jax.model.heads import next_token_logits
@@ -21,8 +23,8 @@ Params = dict[str, Any]
 
 
 @struct.dataclass
-class Prefilled:
-    """B prompts, computed: their cache segment, the hidden state [B, D] that predicts the next token, their lengths [B]."""
+class Prompts:
+    """P prompts, computed: their cache segment, the hidden state [P, D] that predicts the next token, their lengths int32 [P]."""
 
     segment: CacheSegment
     hidden: jax.Array
@@ -30,30 +32,51 @@ class Prefilled:
 
 
 @struct.dataclass
-class Generation:
-    """What was sampled.
+class Rows:
+    """R samples in the making.
+
+    Of what they generate, cache, tokens and log-probabilities are rings: at every step all rows write at the same place, the
+    cursor, wherever in its sample each may be. A sample has N tokens at most, so it never meets its own beginning.
 
     Attributes:
-        tokens: [R, S] int32; a stop token is the last one of its row, the rest is 0.
-        logprobs: [R, S] float32: log-probability of each token under the model itself (temperature 1, no filter).
-        lengths: [R] int32 tokens sampled, stop token included.
-        stopped: [R] bool: ended by a stop token, not by the limit S.
-        steps: [] int32 decode steps that were run.
+        cache: [R, N] keys and values, of the places that belong to a row's sample.
+        tokens: [R, N] int32, those drawn.
+        logprobs: [R, N] float32: log-probability of each under the model itself (temperature 1, no filter).
+        last: [R] int32: the token drawn last.
+        lengths: [R] int32: tokens drawn.
+        running: [R] bool: the sample has not ended.
+        stopped: [R] bool: it was ended by a stop token, not by the limit N.
+        steps: [] int32 since the beginning; the cursor is its remainder by N.
     """
 
+    cache: CacheSegment
     tokens: jax.Array
     logprobs: jax.Array
+    last: jax.Array
     lengths: jax.Array
+    running: jax.Array
     stopped: jax.Array
     steps: jax.Array
 
 
-def prefill(model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array) -> Prefilled:
-    """Computes prompts [B, P] int32, right-padded, of the given lengths [B]. Pure; see `Sampler` for the jitted form."""
+@struct.dataclass
+class Drawn:
+    """What the host needs to know of `Rows`; same names, same arrays."""
+
+    tokens: jax.Array
+    logprobs: jax.Array
+    lengths: jax.Array
+    running: jax.Array
+    stopped: jax.Array
+    steps: jax.Array
+
+
+def prefill(model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array) -> Prompts:
+    """Computes prompts [P, S] int32, right-padded, of the given lengths [P]. Pure; see `Sampler` for the jitted form."""
     inside = jnp.arange(tokens.shape[1], dtype=jnp.int32) < lengths[:, None]
     hidden, segment = forward(model, params, tokens, segments=inside.astype(jnp.int32))
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return Prefilled(segment=segment, hidden=last, lengths=lengths)
+    return Prompts(segment=segment, hidden=last, lengths=lengths)
 
 
 def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype) -> CacheSegment:
@@ -70,18 +93,165 @@ def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype) -> Cach
     return CacheSegment(layers=stacked, tokens=empty)
 
 
-def segment_axes(segment: CacheSegment) -> CacheSegment:
-    """Names of the axes of every leaf of a segment, as `PartitionSpec`s."""
-    rows = {2: (), 4: (), 5: (None,)}  # tokens [B, S]; layers [B, K, S, H], stacked [pairs, B, K, S, H]
+def empty_prompts(model: Gemma2, count: int, size: int, dtype: jnp.dtype) -> Prompts:
+    """Room for `count` prompts of up to `size` tokens."""
+    hidden = jnp.zeros((count, model.config.model_dim), dtype)
+    return Prompts(empty_segment(model, count, size, dtype), hidden, jnp.ones(count, jnp.int32))
+
+
+def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype) -> Rows:
+    """Rows that wait."""
+    integers, flags = (
+        (lambda: jnp.zeros(rows, jnp.int32)),
+        (lambda: jnp.zeros(rows, bool)),
+    )  # each its own: they are donated
+    return Rows(
+        cache=empty_segment(model, rows, new, dtype),
+        tokens=jnp.zeros((rows, new), jnp.int32),
+        logprobs=jnp.zeros((rows, new), jnp.float32),
+        last=integers(),
+        lengths=integers(),
+        running=flags(),
+        stopped=flags(),
+        steps=jnp.int32(0),
+    )
+
+
+def names_of_axes(tree: Prompts | Rows) -> Any:
+    """Names of the axes of every leaf, as `PartitionSpec`s: a prompt or a row is one of the batch."""
+    heads = {4: (), 5: (None,)}  # layers [B, K, S, H], stacked [pairs, B, K, S, H]
 
     def names(leaf: jax.Array) -> PartitionSpec:
-        heads = ("kv_heads", None, None) if leaf.ndim > 2 else (None,)
-        return PartitionSpec(*rows[leaf.ndim], "batch", *heads)
+        if leaf.ndim in heads:
+            return PartitionSpec(*heads[leaf.ndim], "batch", "kv_heads", None, None)
+        return PartitionSpec(*("batch", None)[: leaf.ndim])
 
-    return cast(CacheSegment, jax.tree.map(names, segment))
+    return jax.tree.map(names, tree)
 
 
-def append(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:
+def put(held: Prompts, new: Prompts, places: jax.Array) -> Prompts:
+    """Puts new prompts in the places of old ones. Donate those that are held.
+
+    Args:
+        held: P prompts, in A equal parts, which a mesh may have apart.
+        new: of no more tokens, as many for each part.
+        places: int32 [A, new prompts of a part]: where each goes within its part; negative for one that goes nowhere.
+    """
+    A = places.shape[0]
+
+    def parted(old: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+        def one(old: jax.Array, x: jax.Array, places: jax.Array) -> jax.Array:
+            for i in range(places.shape[0]):
+                slab = jax.lax.slice_in_dim(x, i, i + 1, axis=axis).astype(old.dtype)
+                start = [places[i] if a == axis else 0 for a in range(old.ndim)]
+                kept = jax.lax.dynamic_slice(old, start, slab.shape)
+                old = jax.lax.dynamic_update_slice(old, jnp.where(places[i] < 0, kept, slab), start)
+            return old
+
+        if A == 1:
+            return one(old, x, places[0])
+        split = lambda y: y.reshape(*y.shape[:axis], A, -1, *y.shape[axis + 1 :])  # noqa: E731
+        return jax.vmap(one, (axis, axis, 0), axis)(split(old), split(x), places).reshape(old.shape)
+
+    S = held.segment.tokens.positions.shape[1]
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, S - x.shape[1])))  # noqa: E731 - what an earlier prompt left there is not seen
+    new = dataclasses.replace(
+        new, segment=dataclasses.replace(new.segment, tokens=jax.tree.map(pad, new.segment.tokens))
+    )
+    return jax.tree.map(lambda old, x: parted(old, x, max(0, old.ndim - 4)), held, new)
+
+
+def grow(held: Prompts, size: int) -> Prompts:
+    """The same prompts with room for `size` tokens each."""
+
+    def wider(leaf: jax.Array, axis: int) -> jax.Array:
+        return jnp.pad(leaf, [(0, size - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)])
+
+    segment = held.segment
+    layers = jax.tree.map(lambda leaf: wider(leaf, leaf.ndim - 2), segment.layers)
+    tokens = jax.tree.map(lambda leaf: wider(leaf, 1), segment.tokens)
+    return dataclasses.replace(held, segment=CacheSegment(layers=layers, tokens=tokens))
+
+
+def decode(
+    model: Gemma2,
+    params: Params,
+    prompts: Prompts,
+    rows: Rows,
+    keys: jax.Array,
+    fresh: jax.Array,
+    sharing: Sharing,
+    patience: jax.Array,
+    *,
+    policy: SamplingPolicy,
+    stop_ids: tuple[int, ...],
+) -> tuple[Rows, Drawn]:
+    """Goes on with samples, and begins those of fresh rows, until `patience` of them have ended. Pure.
+
+    Args:
+        model: the module.
+        params: in the model's form (stacked or unrolled).
+        prompts: those that are held.
+        rows: as the last call returned them. Donate them: they are updated in place.
+        keys: raw key data uint32 [R, 2]; a sample's draws depend on its own key and the number of the token alone.
+        fresh: bool [R]: the row begins another sample.
+        sharing: which of the prompts each row continues.
+        patience: int32 []: how many must end; none of them beyond those that run is waited for.
+        policy: how tokens are drawn.
+        stop_ids: a sample ends with any of these tokens.
+
+    Returns:
+        The rows, and what the host reads of them: arrays of their own, so that the rows can be donated again.
+    """
+    R, N = rows.tokens.shape
+    held = dataclasses.replace(prompts.segment, tokens=dataclasses.replace(prompts.segment.tokens, sharing=sharing))
+    start, first = sharing.of_rows(prompts.lengths), sharing.of_rows(prompts.hidden)
+    sample_keys = jax.random.wrap_key_data(keys)
+    rows = _begin(rows, fresh)
+    left = jnp.sum(rows.running) - patience
+
+    def unfinished(carry: tuple[Rows, jax.Array]) -> jax.Array:
+        running = jnp.sum(carry[0].running)
+        return (running > 0) & (running > left)
+
+    def step(carry: tuple[Rows, jax.Array]) -> tuple[Rows, jax.Array]:
+        rows, fresh = carry
+        position = (start + rows.lengths - 1)[:, None]
+        inside = (rows.running & ~fresh)[:, None]
+        hidden, new = forward(
+            model, params, rows.last[:, None], position, jnp.ones((R, 1), jnp.int32), (held, rows.cache)
+        )
+        # A fresh row's first token follows its prompt, whose state is known: what it computed here is not used.
+        hidden = jnp.where(fresh[:, None], first, hidden[:, 0])
+        logits = next_token_logits(hidden, params["embedding"], model.config)
+        uniform = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(sample_keys, rows.lengths)
+        token = next_token(logits, uniform, policy)
+        logprob = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+        # The write waits for the drawn token, and so for every read of the cache: only then can XLA update it in place. (Token
+        # ids are never negative: this adds 0, which the compiler cannot know.)
+        cursor = (rows.steps + jnp.minimum(token[0], 0)) % N
+        where = Tokens(positions=new.tokens.positions, segments=inside.astype(jnp.int32))
+        cache = _write(rows.cache, CacheSegment(layers=new.layers, tokens=where), cursor)
+        return _record(dataclasses.replace(rows, cache=cache), token, logprob, cursor, stop_ids), jnp.zeros_like(fresh)
+
+    rows, _ = jax.lax.while_loop(unfinished, step, (rows, fresh))
+    return rows, Drawn(**{field.name: getattr(rows, field.name) for field in dataclasses.fields(Drawn)})
+
+
+def _begin(rows: Rows, fresh: jax.Array) -> Rows:
+    """Fresh rows have drawn nothing, and none of their places holds anything."""
+    tokens = rows.cache.tokens
+    segments = jnp.where(fresh[:, None], 0, tokens.segments)
+    return dataclasses.replace(
+        rows,
+        cache=dataclasses.replace(rows.cache, tokens=dataclasses.replace(tokens, segments=segments)),
+        lengths=jnp.where(fresh, 0, rows.lengths),
+        running=rows.running | fresh,
+        stopped=rows.stopped & ~fresh,
+    )
+
+
+def _write(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:
     """Writes the one token of `new` at place `index` of a segment."""
     layers = jax.tree.map(
         lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), index, axis=old.ndim - 2),
@@ -93,84 +263,23 @@ def append(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheS
     return CacheSegment(layers=layers, tokens=tokens)
 
 
-def decode(
-    model: Gemma2,
-    params: Params,
-    prompts: Prefilled,
-    cache: CacheSegment,
-    keys: jax.Array,
-    active: jax.Array,
-    *,
-    policy: SamplingPolicy,
-    stop_ids: tuple[int, ...],
-) -> tuple[Generation, CacheSegment]:
-    """Samples up to S tokens for each of R rows; rows i * k ... (i + 1) * k - 1 continue prompt i. Pure.
+def _record(rows: Rows, token: jax.Array, logprob: jax.Array, cursor: jax.Array, stop_ids: tuple[int, ...]) -> Rows:
+    """Notes what running rows have drawn; what others have drawn before stays."""
 
-    Args:
-        model: the module.
-        params: in the model's form (stacked or unrolled).
-        prompts: B prefilled prompts.
-        cache: a segment [R, S], whatever it holds: it is emptied first. Donate it: it is updated in place and returned.
-        keys: raw key data uint32 [R, 2]; a row's draws depend on its own key and the step alone.
-        active: bool [R]; rows of padding are False and generate nothing.
-        policy: how tokens are drawn.
-        stop_ids: a row ends with any of these tokens.
+    def noted(ring: jax.Array, new: jax.Array) -> jax.Array:
+        old = jax.lax.dynamic_slice_in_dim(ring, cursor, 1, axis=1)
+        kept = jnp.where(rows.running[:, None], new[:, None], old)
+        return jax.lax.dynamic_update_slice_in_dim(ring, kept, cursor, axis=1)
 
-    Returns:
-        The generation and the cache's buffers.
-    """
-    R, S = cache.tokens.segments.shape
-    k = R // prompts.lengths.shape[0]
-    start = jnp.repeat(prompts.lengths, k)
-    sample_keys = jax.random.wrap_key_data(keys)
-
-    def draw(hidden: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = next_token_logits(hidden, params["embedding"], model.config)
-        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(sample_keys)
-        token = next_token(logits, uniform, policy)
-        chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-        return token, chosen - jax.nn.logsumexp(logits, axis=-1)
-
-    def record(out: Generation, token: jax.Array, logprob: jax.Array, running: jax.Array) -> Generation:
-        def put(old: jax.Array, new: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(old, jnp.where(running, new, 0)[:, None], out.steps, axis=1)
-
-        hit = jnp.isin(token, jnp.array(stop_ids, jnp.int32)) if stop_ids else jnp.zeros_like(running)
-        return Generation(
-            tokens=put(out.tokens, token),
-            logprobs=put(out.logprobs, logprob),
-            lengths=out.lengths + running,
-            stopped=out.stopped | (running & hit),
-            steps=out.steps + 1,
-        )
-
-    def unfinished(carry: tuple[Generation, jax.Array, CacheSegment]) -> jax.Array:
-        out = carry[0]
-        return (out.steps < S) & jnp.any(active & ~out.stopped)
-
-    def step(carry: tuple[Generation, jax.Array, CacheSegment]) -> tuple[Generation, jax.Array, CacheSegment]:
-        out, token, generated = carry
-        position = start + out.steps - 1
-        hidden, new = forward(
-            model, params, token[:, None], position[:, None], jnp.ones((R, 1), jnp.int32),
-            (prompts.segment, generated),
-        )  # fmt: skip
-        token, logprob = draw(hidden[:, 0], out.steps)
-        # The write waits for the drawn token, and so for every read of the cache: only then can XLA update it in place. (Token ids
-        # are never negative: this adds 0, which the compiler cannot know.)
-        index = out.steps - 1 + jnp.minimum(token[0], 0)
-        generated = append(generated, new, index)
-        return record(out, token, logprob, active & ~out.stopped), token, generated
-
-    out = Generation(
-        tokens=jnp.zeros((R, S), jnp.int32),
-        logprobs=jnp.zeros((R, S), jnp.float32),
-        lengths=jnp.zeros(R, jnp.int32),
-        stopped=jnp.zeros(R, bool),
-        steps=jnp.int32(0),
+    hit = jnp.isin(token, jnp.array(stop_ids, jnp.int32)) if stop_ids else jnp.zeros_like(rows.running)
+    lengths = rows.lengths + rows.running
+    return dataclasses.replace(
+        rows,
+        tokens=noted(rows.tokens, token),
+        logprobs=noted(rows.logprobs, logprob),
+        last=token,
+        lengths=lengths,
+        running=rows.running & ~hit & (lengths < rows.tokens.shape[1]),
+        stopped=rows.stopped | (rows.running & hit),
+        steps=rows.steps + 1,
     )
-    token, logprob = draw(jnp.repeat(prompts.hidden, k, axis=0), jnp.int32(0))
-    out = record(out, token, logprob, active)
-    cache = dataclasses.replace(cache, tokens=jax.tree.map(jnp.zeros_like, cache.tokens))
-    out, _, cache = jax.lax.while_loop(unfinished, step, (out, token, cache))
-    return out, cache

@@ -1,23 +1,41 @@
-"""Batches prompts of any number and length through a few static shapes.
+"""Prompts of any number and length, and samples of any length, through a few static shapes.
 
-A prompt's padded length depends on its own length alone, so the arithmetic behind a sample hardly depends on its company.
+Rows are decoded together; as soon as enough of them have ended, each gets another sample. A prompt's padded length depends on its
+own length alone, so the arithmetic behind a sample hardly depends on its company.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
+from grm_jax.model.gemma2 import logical_axes, native, unroll
 from grm_jax.parallel.layout import fetch, layouts
-from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
+from grm_jax.sampling.decode import (
+    Drawn,
+    Prompts,
+    Rows,
+    decode,
+    empty_prompts,
+    empty_rows,
+    grow,
+    names_of_axes,
+    prefill,
+    put,
+)
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.schedule import Schedule
 
 _PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
+_HELD_TOKENS = 65536  # of prompts held at once, at most, unless one for each part is more
+_TOGETHER = 8  # prompts are computed so many at once, or one by one: few shapes
+_PATIENCE = 16  # the host is asked for other samples when one row in so many has ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +69,46 @@ def bucket(length: int) -> int:
     return size
 
 
+@dataclasses.dataclass
+class Usage:
+    """What sampling has cost so far.
+
+    Attributes:
+        steps: decode steps.
+        row_steps: those of all rows, busy or waiting.
+        tokens: drawn, and so of use.
+        prompts: computed.
+        calls: of the decode loop.
+    """
+
+    steps: int = 0
+    row_steps: int = 0
+    tokens: int = 0
+    prompts: int = 0
+    calls: int = 0
+
+    def add_steps(self, steps: int, rows: int) -> None:
+        """A call of the loop."""
+        self.steps, self.row_steps, self.calls = self.steps + steps, self.row_steps + steps * rows, self.calls + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What is compiled for: R rows, P held prompts of k cells. Samples of one shape are drawn without a pause between them."""
+
+    rows: int
+    places: int
+    cells: int
+
+
 class Sampler:
     """Samples completions from one model under one policy.
 
     Attributes:
         rows: how many samples are decoded together, at most.
-        compilations: (prompts, padded length, samples a prompt) of each shape that was compiled.
+        usage: what sampling has cost so far.
+        compilations: shapes of what was compiled: ("prefill", prompts, padded length) and ("decode", rows, held prompts, cells,
+            padded length).
     """
 
     def __init__(
@@ -92,11 +144,14 @@ class Sampler:
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
         self._prefill = jax.jit(functools.partial(prefill, model))
+        self._put = jax.jit(put, donate_argnames="held")
+        self._grow = jax.jit(grow, static_argnames="size")
         self._decode = jax.jit(
-            functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="cache"
+            functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="rows"
         )
-        self._cache: CacheSegment | None = None
-        self.compilations: set[tuple[int, int, int]] = set()
+        self._rows: Rows | None = None
+        self.usage = Usage()
+        self.compilations: set[tuple[str | int, ...]] = set()
 
     @property
     def is_local(self) -> bool:
@@ -113,56 +168,152 @@ class Sampler:
         self._params = jax.device_put(params if as_they_are else self._formed(params), self._places)
 
     def sample(self, requests: Sequence[Request], length: int = 0) -> Iterator[tuple[int, list[Completion]]]:
-        """Samples every request; yields (index of the request, its completions), batch by batch, long prompts last.
+        """Samples every request; yields (index of the request, its completions) as they are finished.
 
         Args:
             requests: prompts and keys.
             length: prompts are padded to this at least, so that one shape serves prompts of several lengths.
         """
-        groups: dict[tuple[int, int], list[int]] = {}
+        padded = [max(length, bucket(len(request.ids))) for request in requests]
+        for shape, members in self._groups(requests, padded):
+            yield from self._run(shape, requests, padded, members)
+
+    def _groups(self, requests: Sequence[Request], padded: Sequence[int]) -> Iterator[tuple[_Shape, list[int]]]:
+        """Requests of about as many samples, short prompts first, so that those that are held seldom need more room."""
+        by_samples: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault((max(length, bucket(len(request.ids))), len(request.keys)), []).append(i)
-        for (length, k), members in sorted(groups.items()):
-            size = max(self._layout.parts, min(self.rows // k, _PREFILL_TOKENS // length))
-            for start in range(0, len(members), size):
-                batch = members[start : start + size]
-                yield from zip(batch, self._run([requests[i] for i in batch], length, k), strict=True)
+            by_samples.setdefault((len(request.keys) - 1).bit_length() // 2, []).append(i)
+        for members in by_samples.values():
+            members.sort(key=lambda i: (padded[i], len(requests[i].keys)))
+            counts = [len(requests[i].keys) for i in members]
+            yield self._shape(counts, max(padded[i] for i in members)), members
 
-    def _run(self, batch: Sequence[Request], length: int, k: int) -> list[list[Completion]]:
-        B = 1 << (len(batch) - 1).bit_length()  # few shapes: the number of prompts is padded to a power of two
-        B += -B % self._layout.parts
-        self.compilations.add((B, length, k))
-        tokens = np.zeros((B, length), np.int32)
-        lengths = np.ones(B, np.int32)
-        keys = np.zeros((B, k, 2), np.uint32)
-        active = np.zeros((B, k), bool)
-        for row, request in enumerate(batch):
-            tokens[row, : len(request.ids)] = request.ids
-            lengths[row] = len(request.ids)
-            keys[row] = request.keys
-            active[row] = True
-        inputs: Any = (tokens, lengths, keys.reshape(-1, 2), active.reshape(-1))
-        tokens, lengths, row_keys, row_active = self._layout.place(inputs)
+    def _shape(self, counts: Sequence[int], length: int) -> _Shape:
+        """For requests of so many samples, with prompts padded to at most `length`."""
+        parts = self._layout.parts
+        upto = lambda n: 1 << (n - 1).bit_length()  # noqa: E731 - few shapes
+        rows = parts * max(1, min(self.rows, upto(sum(counts))) // parts)
+        cells = min(max(counts), rows // parts)
+        # Twice the prompts that would fill the rows: of most that are held, some samples have ended.
+        wanted = -(-2 * rows * len(counts) // sum(counts))
+        wanted = min(wanted, len(counts), max(1, _HELD_TOKENS // length))
+        return _Shape(rows, parts * -(-wanted // parts), cells)
+
+    def _run(
+        self, shape: _Shape, requests: Sequence[Request], padded: Sequence[int], members: Sequence[int]
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Draws all samples of some requests, none of them longer than the last."""
+        schedule = Schedule(parts=self._layout.parts, rows=shape.rows, places=shape.places, cells=shape.cells)
+        queue = deque((i, len(requests[i].keys)) for i in members)
+        found: dict[int, dict[int, Completion]] = {}
+        keys = np.zeros((shape.rows, 2), np.uint32)
+        begun = np.zeros(shape.rows, np.int64)  # the step at which a row's sample began
+        size = _capacity(padded[members[0]], padded[members[-1]])
         with self._layout.active():
-            prompts = self._prefill(self._params, tokens, lengths)
-            cache = self._take_cache(B * k)
-            out, self._cache = self._decode(self._params, prompts, cache, row_keys, row_active)
-        out = fetch(out)
-        return [
-            [
-                Completion(out.tokens[r, : out.lengths[r]], out.logprobs[r, : out.lengths[r]], bool(out.stopped[r]))
-                for r in range(row * k, (row + 1) * k)
-            ]
-            for row in range(len(batch))
-        ]
+            prompts, rows = self._new_prompts(shape.places, size), self._take_rows(shape.rows)
+            steps = int(fetch(rows.steps))
+            while queue or found:
+                admitted = schedule.admit(queue)
+                found |= {i: {} for _, i in admitted}
+                needed = _capacity(max([padded[i] for _, i in admitted], default=size), padded[members[-1]])
+                if needed > size:
+                    prompts, size = self._grow(prompts, size=needed), needed
+                prompts = self._hold(prompts, shape, admitted, requests, padded)
+                fresh = np.zeros(shape.rows, bool)
+                for row, work in schedule.assign():
+                    fresh[row], begun[row], keys[row] = True, steps, requests[work.request].keys[work.sample]
+                busy = schedule.busy()
+                patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
+                rows, drawn = self._advance(prompts, rows, keys, fresh, schedule, patience)
+                self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
+                steps = int(drawn.steps)
+                ended = [(row, work) for row, work in busy if not drawn.running[row]]
+                for row, work in ended:
+                    found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
+                schedule.release([row for row, _ in ended])
+                for i in sorted({work.request for _, work in ended}):
+                    if len(found[i]) == len(requests[i].keys):
+                        samples = found.pop(i)
+                        yield i, [samples[j] for j in range(len(samples))]
+        self._rows = rows
 
-    def _take_cache(self, rows: int) -> CacheSegment:
-        """The last batch's cache when it has the right shape (it is donated to the next), else a new one."""
-        cache, self._cache = self._cache, None
-        if cache is None or cache.tokens.segments.shape[0] != rows:
-            make = functools.partial(empty_segment, self._model, rows, self._max_new, self._dtype)
-            if self._layout.mesh is None:
-                return make()
-            like = jax.eval_shape(make)
-            return jax.jit(make, out_shardings=self._layout.tree(segment_axes(like), like))()
-        return cache
+    def _advance(
+        self, prompts: Prompts, rows: Rows, keys: np.ndarray, fresh: np.ndarray, schedule: Schedule, patience: int
+    ) -> tuple[Rows, Drawn]:
+        grid, places = schedule.grid()
+        inputs: Any = (keys, fresh, grid, places)
+        placed_keys, placed_fresh, grid, places = self._layout.place(inputs)
+        sharing = Sharing(rows=grid, places=places)
+        rows, drawn = self._decode(self._params, prompts, rows, placed_keys, placed_fresh, sharing, np.int32(patience))
+        P, length = prompts.segment.tokens.positions.shape
+        self.compilations.add(("decode", len(keys), P, schedule.cells, length))
+        return rows, fetch(drawn)
+
+    def _completion(self, drawn: Drawn, row: int, start: int) -> Completion:
+        """The sample of a row, out of its ring."""
+        length, N = int(drawn.lengths[row]), self._max_new
+        places = (start + np.arange(length)) % N
+        self.usage.tokens += length
+        return Completion(drawn.tokens[row, places], drawn.logprobs[row, places], bool(drawn.stopped[row]))
+
+    def _hold(
+        self,
+        prompts: Prompts,
+        shape: _Shape,
+        admitted: Sequence[tuple[int, int]],
+        requests: Sequence[Request],
+        padded: Sequence[int],
+    ) -> Prompts:
+        """Computes the prompts of requests that were admitted, and puts them where they are held."""
+        parts, each = self._layout.parts, shape.places // self._layout.parts
+        by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
+        for place, i in admitted:
+            part, within = divmod(place, each)
+            by_length.setdefault(padded[i], [[] for _ in range(parts)])[part].append((within, requests[i].ids))
+        for length, of_part in sorted(by_length.items()):
+            while left := max(map(len, of_part)):
+                size = _TOGETHER if left > _TOGETHER // 2 and _TOGETHER * parts * length <= _PREFILL_TOKENS else 1
+                prompts = self._compute(prompts, [those[:size] for those in of_part], size, length)
+                of_part = [those[size:] for those in of_part]
+        return prompts
+
+    def _compute(
+        self, prompts: Prompts, of_part: Sequence[Sequence[tuple[int, np.ndarray]]], size: int, length: int
+    ) -> Prompts:
+        """Computes up to `size` prompts for each part, given with their places in it."""
+        tokens = np.zeros((len(of_part), size, length), np.int32)
+        lengths, places = np.ones((len(of_part), size), np.int32), np.full((len(of_part), size), -1, np.int32)
+        for part, those in enumerate(of_part):
+            for j, (place, ids) in enumerate(those):
+                tokens[part, j, : len(ids)], lengths[part, j], places[part, j] = ids, len(ids), place
+        inputs: Any = (tokens.reshape(-1, length), lengths.reshape(-1), places)
+        placed_tokens, placed_lengths, placed_places = self._layout.place(inputs)
+        self.compilations.add(("prefill", lengths.size, length))
+        self.usage.prompts += sum(map(len, of_part))
+        new = self._prefill(self._params, placed_tokens, placed_lengths)
+        return self._put(prompts, new, placed_places)
+
+    def _new_prompts(self, count: int, size: int) -> Prompts:
+        return self._made(functools.partial(empty_prompts, self._model, count, size, self._dtype))
+
+    def _take_rows(self, rows: int) -> Rows:
+        """The last ones when there are as many (they are donated to the next loop), else new ones."""
+        last, self._rows = self._rows, None
+        if last is None or last.last.shape[0] != rows:
+            return self._made(functools.partial(empty_rows, self._model, rows, self._max_new, self._dtype))
+        return last
+
+    def _made(self, make: Callable[[], Any]) -> Any:
+        """Made where it lives."""
+        if self._layout.mesh is None:
+            return make()
+        like = jax.eval_shape(make)
+        return jax.jit(make, out_shardings=self._layout.tree(names_of_axes(like), like))()
+
+
+def _capacity(length: int, longest: int) -> int:
+    """The room for each prompt that is held: the longest's, or a quarter of it, or a quarter of that, ...; few shapes."""
+    size = longest
+    while size % 4 == 0 and size // 4 >= length:
+        size //= 4
+    return size
