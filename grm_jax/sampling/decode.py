@@ -6,6 +6,8 @@ Letters: P prompts held at once, S tokens of a prompt (padded), R rows, N new to
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,34 +81,40 @@ def prefill(model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array
     return Prompts(segment=segment, hidden=last, lengths=lengths)
 
 
-def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype) -> CacheSegment:
+def keys_by_column(backend: str) -> bool:
+    """How keys lie that are decoded against, for a backend of jax ("cpu", "gpu", "tpu"); `scripts/bench_layouts` measures both."""
+    return backend == "cpu"
+
+
+def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype, *, by_column: bool) -> CacheSegment:
     """An empty cache segment for `size` tokens a row."""
     c: Gemma2Config = model.config
-    shape = (rows, c.num_kv_heads, size, c.head_dim)
+    lines = (rows, c.num_kv_heads, size, c.head_dim)
+    columns = (*lines[:2], *lines[:1:-1]) if by_column else lines
 
     def layers(leading: tuple[int, ...]) -> dict[str, KeyValues]:
-        zeros = lambda: jnp.zeros((*leading, *shape), dtype)  # noqa: E731 - each leaf is its own buffer: they are donated
-        return {name: KeyValues(keys=zeros(), values=zeros()) for name in ("local", "global")}
+        zeros = lambda shape: jnp.zeros((*leading, *shape), dtype)  # noqa: E731 - each leaf is its own buffer: they are donated
+        return {name: KeyValues(zeros(columns), zeros(lines), by_column) for name in ("local", "global")}
 
     stacked = tuple(layers(()) for _ in range(c.num_pairs)) if model.unrolled else layers((c.num_pairs,))
     empty = Tokens(positions=jnp.zeros((rows, size), jnp.int32), segments=jnp.zeros((rows, size), jnp.int32))
     return CacheSegment(layers=stacked, tokens=empty)
 
 
-def empty_prompts(model: Gemma2, count: int, size: int, dtype: jnp.dtype) -> Prompts:
+def empty_prompts(model: Gemma2, count: int, size: int, dtype: jnp.dtype, *, by_column: bool) -> Prompts:
     """Room for `count` prompts of up to `size` tokens."""
     hidden = jnp.zeros((count, model.config.model_dim), dtype)
-    return Prompts(empty_segment(model, count, size, dtype), hidden, jnp.ones(count, jnp.int32))
+    return Prompts(empty_segment(model, count, size, dtype, by_column=by_column), hidden, jnp.ones(count, jnp.int32))
 
 
-def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype) -> Rows:
+def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype, *, by_column: bool) -> Rows:
     """Rows that wait."""
     integers, flags = (
         (lambda: jnp.zeros(rows, jnp.int32)),
         (lambda: jnp.zeros(rows, bool)),
     )  # each its own: they are donated
     return Rows(
-        cache=empty_segment(model, rows, new, dtype),
+        cache=empty_segment(model, rows, new, dtype, by_column=by_column),
         tokens=jnp.zeros((rows, new), jnp.int32),
         logprobs=jnp.zeros((rows, new), jnp.float32),
         last=integers(),
@@ -139,38 +147,49 @@ def put(held: Prompts, new: Prompts, places: jax.Array) -> Prompts:
     """
     A = places.shape[0]
 
-    def parted(old: jax.Array, x: jax.Array, axis: int) -> jax.Array:
-        def one(old: jax.Array, x: jax.Array, places: jax.Array) -> jax.Array:
-            for i in range(places.shape[0]):
-                slab = jax.lax.slice_in_dim(x, i, i + 1, axis=axis).astype(old.dtype)
-                start = [places[i] if a == axis else 0 for a in range(old.ndim)]
-                kept = jax.lax.dynamic_slice(old, start, slab.shape)
-                old = jax.lax.dynamic_update_slice(old, jnp.where(places[i] < 0, kept, slab), start)
-            return old
+    def one(axis: int, old: jax.Array, new: jax.Array, places: jax.Array) -> jax.Array:
+        for i in range(places.shape[0]):
+            slab = jax.lax.slice_in_dim(new, i, i + 1, axis=axis).astype(old.dtype)
+            start = [places[i] if a == axis else 0 for a in range(old.ndim)]
+            kept = jax.lax.dynamic_slice(old, start, slab.shape)
+            old = jax.lax.dynamic_update_slice(old, jnp.where(places[i] < 0, kept, slab), start)
+        return old
 
+    def in_parts(axis: int, old: jax.Array, new: jax.Array) -> jax.Array:
         if A == 1:
-            return one(old, x, places[0])
-        split = lambda y: y.reshape(*y.shape[:axis], A, -1, *y.shape[axis + 1 :])  # noqa: E731
-        return jax.vmap(one, (axis, axis, 0), axis)(split(old), split(x), places).reshape(old.shape)
+            return one(axis, old, new, places[0])
+        split = lambda x: x.reshape(*x.shape[:axis], A, -1, *x.shape[axis + 1 :])  # noqa: E731
+        return jax.vmap(functools.partial(one, axis), (axis, axis, 0), axis)(split(old), split(new), places).reshape(
+            old.shape
+        )
 
-    S = held.segment.tokens.positions.shape[1]
-    pad = lambda x: jnp.pad(x, ((0, 0), (0, S - x.shape[1])))  # noqa: E731 - what an earlier prompt left there is not seen
-    new = dataclasses.replace(
-        new, segment=dataclasses.replace(new.segment, tokens=jax.tree.map(pad, new.segment.tokens))
+    # Of keys and values only what belongs to the new prompt is written: nobody sees what an earlier one left behind it.
+    layers = _of_layers(
+        lambda old, x: old.map_tokens(lambda axis, *leaves: in_parts(leaves[0].ndim - 4, *leaves), x),
+        held.segment,
+        new.segment,
     )
-    return jax.tree.map(lambda old, x: parted(old, x, max(0, old.ndim - 4)), held, new)
+    S = held.segment.tokens.positions.shape[1]
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, S - x.shape[1])))  # noqa: E731
+    whole = functools.partial(in_parts, 0)
+    tokens = jax.tree.map(lambda old, x: whole(old, pad(x)), held.segment.tokens, new.segment.tokens)
+    return Prompts(CacheSegment(layers, tokens), whole(held.hidden, new.hidden), whole(held.lengths, new.lengths))
 
 
 def grow(held: Prompts, size: int) -> Prompts:
     """The same prompts with room for `size` tokens each."""
 
-    def wider(leaf: jax.Array, axis: int) -> jax.Array:
+    def wider(axis: int, leaf: jax.Array) -> jax.Array:
         return jnp.pad(leaf, [(0, size - leaf.shape[a] if a == axis else 0) for a in range(leaf.ndim)])
 
-    segment = held.segment
-    layers = jax.tree.map(lambda leaf: wider(leaf, leaf.ndim - 2), segment.layers)
-    tokens = jax.tree.map(lambda leaf: wider(leaf, 1), segment.tokens)
-    return dataclasses.replace(held, segment=CacheSegment(layers=layers, tokens=tokens))
+    layers = _of_layers(lambda kv: kv.map_tokens(wider), held.segment)
+    tokens = jax.tree.map(functools.partial(wider, 1), held.segment.tokens)
+    return dataclasses.replace(held, segment=CacheSegment(layers, tokens))
+
+
+def _of_layers(function: Callable[..., KeyValues], *segments: CacheSegment) -> Any:
+    """Applies a function to the keys and values of every layer."""
+    return jax.tree.map(function, *(segment.layers for segment in segments), is_leaf=lambda x: isinstance(x, KeyValues))
 
 
 def decode(
@@ -253,14 +272,13 @@ def _begin(rows: Rows, fresh: jax.Array) -> Rows:
 
 def _write(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:
     """Writes the one token of `new` at place `index` of a segment."""
-    layers = jax.tree.map(
-        lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), index, axis=old.ndim - 2),
-        segment.layers, new.layers,
-    )  # fmt: skip
-    tokens = jax.tree.map(
-        lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=1), segment.tokens, new.tokens
-    )
-    return CacheSegment(layers=layers, tokens=tokens)
+
+    def written(axis: int, old: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), index, axis=axis)
+
+    layers = _of_layers(lambda old, x: old.map_tokens(written, x), segment, new)
+    tokens = jax.tree.map(functools.partial(written, 1), segment.tokens, new.tokens)
+    return CacheSegment(layers, tokens)
 
 
 def _record(rows: Rows, token: jax.Array, logprob: jax.Array, cursor: jax.Array, stop_ids: tuple[int, ...]) -> Rows:

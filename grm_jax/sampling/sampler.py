@@ -25,6 +25,7 @@ from grm_jax.sampling.decode import (
     empty_prompts,
     empty_rows,
     grow,
+    keys_by_column,
     names_of_axes,
     prefill,
     put,
@@ -294,17 +295,19 @@ class Sampler:
         return self._put(prompts, new, placed_places)
 
     def _new_prompts(self, count: int, size: int) -> Prompts:
-        return self._made(functools.partial(empty_prompts, self._model, count, size, self._dtype))
+        return self._made(empty_prompts, count, size)
 
     def _take_rows(self, rows: int) -> Rows:
         """The last ones when there are as many (they are donated to the next loop), else new ones."""
         last, self._rows = self._rows, None
         if last is None or last.last.shape[0] != rows:
-            return self._made(functools.partial(empty_rows, self._model, rows, self._max_new, self._dtype))
+            return self._made(empty_rows, rows, self._max_new)
         return last
 
-    def _made(self, make: Callable[[], Any]) -> Any:
-        """Made where it lives."""
+    def _made(self, empty: Callable[..., Any], count: int, size: int) -> Any:
+        """Made where it lives, as this backend wants it."""
+        by_column = keys_by_column(self._layout.backend)
+        make = functools.partial(empty, self._model, count, size, self._dtype, by_column=by_column)
         if self._layout.mesh is None:
             return make()
         like = jax.eval_shape(make)

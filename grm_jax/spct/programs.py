@@ -5,18 +5,20 @@ Letters: P prompts, G rollouts or critiques a prompt, S prompt positions, T comp
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from grm_jax.errors import UserError
+from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD, zero_head
 from grm_jax.model.gemma2 import Gemma2, abstract_params
 from grm_jax.model.kernels import best_kernel
 from grm_jax.parallel.layout import Layout, Layouts
-from grm_jax.sampling.decode import decode, empty_segment, prefill, segment_axes
+from grm_jax.sampling.decode import decode, empty_prompts, empty_rows, keys_by_column, names_of_axes, prefill
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.abstract import (
     bfloat16,
@@ -159,7 +161,8 @@ def _meta_rm(config: Gemma2Config, settings: MetaRm, shape: Shape, layout: Layou
 def _judge(
     config: Gemma2Config, shape: Shape, layout: Layout, grpo: Grpo | None = None, waiting: dict[str, int] | None = None
 ) -> list[Program]:
-    """Prefill and decoding of P prompts with k samples each; those of rollouts are the settings'.
+    """Prefill of P prompts, and decoding of k samples of each; those of rollouts are the settings'. Twice as many prompts are
+    held, as when some samples of each have ended and others are begun.
 
     What is `waiting` is there meanwhile, bytes by name.
     """
@@ -169,25 +172,28 @@ def _judge(
     model, params = Gemma2(config, kernel=best_kernel(layout.backend)), decoding_weights(config, layout)
     rows = lambda shape, dtype: placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
+
+    def made(empty: Callable[..., Any], count: int, size: int) -> Any:
+        dtype, by_column = jnp.dtype(jnp.bfloat16), keys_by_column(layout.backend)
+        like = jax.eval_shape(functools.partial(empty, model, count, size, dtype, by_column=by_column))
+        return placed(like, layout.tree(names_of_axes(like), like))
+
+    held, samples = made(empty_prompts, 2 * P, S), made(empty_rows, R, N)
     prefilled = jax.eval_shape(functools.partial(prefill, model), params, tokens, lengths)
-    segment = layout.tree(segment_axes(prefilled.segment), prefilled.segment)
-    where = dataclasses.replace(
-        prefilled, segment=segment, hidden=rows(prefilled.hidden.shape, jnp.bfloat16).sharding, lengths=lengths.sharding
-    )
-    empty = jax.eval_shape(lambda: empty_segment(model, R, N, jnp.dtype(jnp.bfloat16)))
-    cache = placed(empty, layout.tree(segment_axes(empty), empty))
-    loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
-
-    keys, active = rows((R, 2), jnp.uint32), rows((R,), jnp.bool_)
+    where = layout.tree(names_of_axes(prefilled), prefilled)
     filling = jax.jit(functools.partial(prefill, model), out_shardings=where)
-    decoding = jax.jit(loop, donate_argnames="cache")
+    loop = functools.partial(decode, model, policy=SamplingPolicy(), stop_ids=(1, 107))
+    decoding = jax.jit(loop, donate_argnames="rows")
+    A = layout.parts
+    sharing = Sharing(rows=rows((A, 2 * P // A, k), jnp.int32), places=rows((A, R // A), jnp.int32))
+    patience = jax.ShapeDtypeStruct((), jnp.int32)
+    token = (params, held, samples, rows((R, 2), jnp.uint32), rows((R,), jnp.bool_), sharing, patience)
 
-    read = bytes_of(params) + bytes_of(placed(prefilled.segment, segment)) + bytes_of(cache) / 2
+    read = bytes_of(params) + bytes_of(held) / 2 + bytes_of(samples.cache) / 2
     waiting = waiting or {}
-    beside = {"cache of the critiques": bytes_of(cache)} | waiting
+    beside = {"prompts that are held": bytes_of(held), "cache of the critiques": bytes_of(samples)} | waiting
     head = 2.0 * config.vocab_size * config.model_dim  # of a prompt's tokens the last alone is followed by a draw
     flops = _flops(config, P, S) / 3 - head * P * (S - 1)
-    token = (params, placed(prefilled, where), cache, keys, active)
     return [
         Program("prefill", filling, (params, tokens, lengths), layout, flops, beside),
         Program(

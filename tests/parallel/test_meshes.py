@@ -17,6 +17,7 @@ from grm_jax.parallel.layout import DecodeMesh, Layouts, TrainMesh, layouts, mak
 from grm_jax.parallel.meshes import make_mesh
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.sampler import Request, Sampler
+from grm_jax.spct.programs import Shape, programs
 from grm_jax.train.grpo import Grpo, grpo_loss, make_scorer
 from grm_jax.train.loop import training_model
 from grm_jax.train.losses import sft_loss
@@ -194,17 +195,12 @@ def test_what_does_not_fit_a_mesh_is_refused():
 def test_no_token_gathers_weights():
     """The compiled loop exchanges activations; an exchange the size of a weight would cost more than the token."""
     with use(make_layouts(TrainMesh(), DecodeMesh(data=2, tensor=4))):
-        sampler = Sampler(SHAPE, PARAMS, policy=SamplingPolicy(), max_new=12, stop_ids=frozenset({1}), rows=16)
-        layout, R = layouts().decode, 16
-        tokens, lengths = layout.place((np.zeros((4, 32), np.int32), np.ones(4, np.int32)))
-        keys, active = layout.place((np.zeros((R, 2), np.uint32), np.ones(R, bool)))
-        with layout.active():
-            prompts = sampler._prefill(sampler._params, tokens, lengths)
-            program = sampler._decode.lower(sampler._params, prompts, sampler._take_cache(R), keys, active).compile()
+        (_, program) = programs(SHAPE, None, Shape(prompt=32, completion=12, prompts=4, k=4), layouts())
+        program = program.lower().compile()
     gathered = [
         math.prod(map(int, shape.split(",")))
         for shape in re.findall(r"= \w+\[([\d,]+)\]\S* all-gather(?:-start)?\(", program.as_text())
     ]
     weights = {math.prod(leaf.shape[leaf.ndim > 2 :]) for leaf in jax.tree.leaves(PARAMS)} - {SHAPE.model_dim}
     assert gathered and not weights & set(gathered)
-    assert max(gathered) == R // 2 * SHAPE.vocab_size  # the logits of the rows of two groups, each of eight
+    assert max(gathered) == 16 // 2 * SHAPE.vocab_size  # the logits of the rows of two groups, each of eight

@@ -79,7 +79,10 @@ def test_few_shapes_are_compiled_for_many_prompts():
     list(engine.sample(requests))
     buckets = {bucket(len(r.ids)) for r in requests}
     assert len({len(r.ids) for r in requests}) > 4 * len(buckets)
-    assert len(engine.compilations) <= len(buckets) * 2  # full batches, and a last one
+    prefills = {shape for shape in engine.compilations if shape[0] == "prefill"}
+    assert len(prefills) <= len(buckets) * 2  # eight at once, and one alone
+    assert len(engine.compilations - prefills) == 1
+    assert engine._decode._cache_size() == 1 and engine._prefill._cache_size() == len(prefills)
 
 
 def test_buckets_waste_at_most_half_and_depend_on_length_alone():
@@ -131,12 +134,41 @@ def test_prompts_of_several_lengths_may_share_a_shape():
         Request(random_tokens(CONFIG, 1, size, seed=size)[0], np.stack([stream_key("s", size, i) for i in range(2)]))
         for size in (5, 36)
     ]
-    drawn = sampler()
-    alone = dict(drawn.sample(requests))
-    before = set(drawn.compilations)
+    alone = dict(sampler().sample(requests))
+    drawn = sampler.__wrapped__()
     together = dict(drawn.sample(requests, bucket(36)))
-    assert drawn.compilations - before == {(2, 48, 2)}
+    assert {shape[-1] for shape in drawn.compilations} == {48} and len(drawn.compilations) == 2
     for i in range(2):
         for a, b in zip(alone[i], together[i], strict=True):
             np.testing.assert_array_equal(a.ids, b.ids)
             np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 32])
+def test_samples_do_not_depend_on_how_they_are_scheduled(rows):
+    """Few rows and many, one prompt held or all, prompts of one and of forty samples, prompts that need room to grow."""
+    stop_ids = frozenset(range(8))  # most end early, some never
+    requests = [request(item, range(k)) for item, k in enumerate((1, 40, 2, 7, 1, 3, 2, 1))]
+    requests[3] = Request(ids=random_tokens(CONFIG, 1, 200, seed=9)[0], keys=requests[3].keys)
+    expected = texts(requests, rows=64, stop_ids=stop_ids)
+    assert texts(requests, rows=rows, stop_ids=stop_ids) == expected
+    lengths = [len(ids) for found in expected for ids in found]
+    assert min(lengths) == 1 and max(lengths) == 12
+
+
+def test_usage_counts_steps_tokens_and_prompts():
+    engine = sampler.__wrapped__(rows=4, stop_ids=frozenset())
+    list(engine.sample([request(item, range(2)) for item in range(6)]))
+    assert engine.usage.tokens == 6 * 2 * 12
+    assert engine.usage.prompts == 6
+    assert engine.usage.steps == 3 * 12 and engine.usage.row_steps == 4 * 3 * 12  # none waits: all are of one length
+    assert engine.usage.calls == 3
+
+
+def test_a_sampler_that_was_left_in_the_middle_begins_anew():
+    requests = [request(item, range(4)) for item in range(6)]
+    engine = sampler.__wrapped__(rows=8)
+    first = next(engine.sample(requests))
+    again = dict(engine.sample(requests))
+    for left, right in zip(first[1], again[first[0]], strict=True):
+        np.testing.assert_array_equal(left.ids, right.ids)

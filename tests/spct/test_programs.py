@@ -69,11 +69,13 @@ def test_reinforcement_learning_holds_the_reference_and_the_weights_that_sample_
 
 def test_a_judge_reads_weights_and_caches_for_every_token_and_overwrites_its_cache():
     prefill, token = compiled("judge")
-    # Two of four prompts and eight of sixteen critiques a device, a quarter of the heads: keys and values, bfloat16, two layers.
-    prompt, cache = (2 * 2 * rows * 1 * length * 6 * 2 for rows, length in ((2, 16), (8, 8)))
-    assert prefill.beside == {"cache of the critiques": cache + 2 * 4 * 8 * 8}
+    # Four of eight held prompts, eight of sixteen critiques a device, a quarter of the heads; keys, values, two layers, bfloat16.
+    held, cache = (2 * 2 * rows * 1 * length * 6 * 2 for rows, length in ((4, 16), (8, 8)))
+    assert set(prefill.beside) == {"prompts that are held", "cache of the critiques"}
+    assert held < prefill.beside["prompts that are held"] < 1.5 * held
+    assert cache < prefill.beside["cache of the critiques"] < 3 * cache
     assert cache <= token.aliased
-    expected = weights(2, 4) + prompt + cache / 2
+    expected = weights(2, 4) + held / 2 + cache / 2
     assert expected <= token.reading * CHIP.bandwidth < 1.4 * expected
     assert not token.beside and token.exchanges["all-reduce"] > 0
 
