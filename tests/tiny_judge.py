@@ -44,7 +44,7 @@ class Scripted:
     def load(self, params):
         """Takes no notice of parameters."""
 
-    def sample(self, requests, length=0):
+    def sample(self, requests, *, alike=False):
         self.requests += requests
         for i, request in enumerate(requests):
             yield i, [self._completion(self._write(request, j)) for j in range(len(request.keys))]

@@ -161,7 +161,7 @@ class Judge:
             for shown, prompt in prompts.items():
                 assert isinstance(prompt, Prompt)
                 keys = np.stack([stream_key(stream, seed, item.id, index) for index in by_order[shown]])
-                requests.append(Request(ids=prompt.ids, keys=keys))
+                requests.append(Request(ids=prompt.ids, keys=keys, head=prompt.shared_prefix))
                 owners.append((i, shown, by_order[shown]))
         for number, completions in self.sampler.sample(requests):
             i, shown, indices = owners[number]

@@ -58,12 +58,15 @@ def splash_attend(
         return attend(*arguments)
     batch = cache[0][0].keys.shape[0] if cache else queries.shape[0]
     rows, heads = mesh_axes("batch"), mesh_axes("heads")
-    rows = () if batch % parts(rows) else rows
+    all_share = batch == 1  # then each device has the prompt, and its rows
+    rows = () if (queries.shape[0] if all_share else batch) % parts(rows) else rows
     heads = heads if heads == mesh_axes("kv_heads") and not own.keys.shape[1] % parts(heads) else ()
     by_heads: Any = PartitionSpec(rows, heads)
     kv = KeyValues(keys=by_heads, values=by_heads)
     by_rows = PartitionSpec(rows)
-    specs = (PartitionSpec(rows, None, heads), by_rows, kv, tuple((kv, by_rows) for _ in cache))
+    whole: Any = PartitionSpec(None, heads)
+    cached = (KeyValues(keys=whole, values=whole), PartitionSpec()) if all_share else (kv, by_rows)
+    specs = (PartitionSpec(rows, None, heads), by_rows, kv, tuple(cached for _ in cache))
     return jax.shard_map(attend, in_specs=specs, out_specs=specs[0], check_vma=False)(*arguments)
 
 

@@ -1,8 +1,10 @@
 """Prompts are computed once; then one jitted loop decodes rows that each draw a sample of any of them.
 
-A row that has ended waits, and the loop ends when enough of them do: the host then gives each another sample (`schedule`).
+A row that has ended waits, and the loop ends when enough of them do: the host then gives each another sample (`schedule`). What all
+prompts begin with, the head, is computed once for all of them; prompts here are what comes after it.
 
-Letters: P prompts held at once, S tokens of a prompt (padded), R rows, N new tokens of a sample at most, D model width.
+Letters: H tokens of the head, P prompts held at once, S tokens of a prompt (padded), R rows, N new tokens of a sample at most, D
+model width.
 """
 
 import dataclasses
@@ -73,12 +75,33 @@ class Drawn:
     steps: jax.Array
 
 
-def prefill(model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array) -> Prompts:
-    """Computes prompts [P, S] int32, right-padded, of the given lengths [P]. Pure; see `Sampler` for the jitted form."""
-    inside = jnp.arange(tokens.shape[1], dtype=jnp.int32) < lengths[:, None]
-    hidden, segment = forward(model, params, tokens, segments=inside.astype(jnp.int32))
+def compute_head(model: Gemma2, params: Params, tokens: jax.Array, *, by_column: bool) -> CacheSegment:
+    """Computes a head [A, H] int32, of A rows that are the same (a mesh may want several), as a cache segment of batch 1."""
+    _, segment = forward(model, params, tokens)
+    first = lambda axis: lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)  # noqa: E731
+    layers = _of_layers(lambda kv: jax.tree.map(first(kv.values.ndim - 4), kv).laid(by_column), segment)
+    return CacheSegment(layers, jax.tree.map(first(0), segment.tokens))
+
+
+def prefill(
+    model: Gemma2, params: Params, tokens: jax.Array, lengths: jax.Array, head: CacheSegment | None = None
+) -> Prompts:
+    """Computes prompts [P, S] int32, right-padded, of the given lengths [P], after a head. Pure; `Sampler` has the jitted form."""
+    places = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    inside = places < lengths[:, None]
+    positions = jnp.broadcast_to(places + head_length(head), tokens.shape)
+    hidden, segment = forward(model, params, tokens, positions, inside.astype(jnp.int32), _segments(head))
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     return Prompts(segment=segment, hidden=last, lengths=lengths)
+
+
+def head_length(head: CacheSegment | None) -> int:
+    """H."""
+    return 0 if head is None else head.tokens.positions.shape[1]
+
+
+def _segments(*segments: CacheSegment | None) -> tuple[CacheSegment, ...]:
+    return tuple(segment for segment in segments if segment is not None)
 
 
 def keys_by_column(backend: str) -> bool:
@@ -125,14 +148,14 @@ def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype, *, by_colum
     )
 
 
-def names_of_axes(tree: Prompts | Rows) -> Any:
+def names_of_axes(tree: Prompts | Rows | CacheSegment, batch: str | None = "batch") -> Any:
     """Names of the axes of every leaf, as `PartitionSpec`s: a prompt or a row is one of the batch."""
     heads = {4: (), 5: (None,)}  # layers [B, K, S, H], stacked [pairs, B, K, S, H]
 
     def names(leaf: jax.Array) -> PartitionSpec:
         if leaf.ndim in heads:
-            return PartitionSpec(*heads[leaf.ndim], "batch", "kv_heads", None, None)
-        return PartitionSpec(*("batch", None)[: leaf.ndim])
+            return PartitionSpec(*heads[leaf.ndim], batch, "kv_heads", None, None)
+        return PartitionSpec(*(batch, None)[: leaf.ndim])
 
     return jax.tree.map(names, tree)
 
@@ -201,6 +224,7 @@ def decode(
     fresh: jax.Array,
     sharing: Sharing,
     patience: jax.Array,
+    head: CacheSegment | None = None,
     *,
     policy: SamplingPolicy,
     stop_ids: tuple[int, ...],
@@ -216,6 +240,7 @@ def decode(
         fresh: bool [R]: the row begins another sample.
         sharing: which of the prompts each row continues.
         patience: int32 []: how many must end; none of them beyond those that run is waited for.
+        head: what all prompts that are held begin with.
         policy: how tokens are drawn.
         stop_ids: a sample ends with any of these tokens.
 
@@ -224,7 +249,8 @@ def decode(
     """
     R, N = rows.tokens.shape
     held = dataclasses.replace(prompts.segment, tokens=dataclasses.replace(prompts.segment.tokens, sharing=sharing))
-    start, first = sharing.of_rows(prompts.lengths), sharing.of_rows(prompts.hidden)
+    before = _segments(head, held)
+    start, first = head_length(head) + sharing.of_rows(prompts.lengths), sharing.of_rows(prompts.hidden)
     sample_keys = jax.random.wrap_key_data(keys)
     rows = _begin(rows, fresh)
     left = jnp.sum(rows.running) - patience
@@ -238,7 +264,7 @@ def decode(
         position = (start + rows.lengths - 1)[:, None]
         inside = (rows.running & ~fresh)[:, None]
         hidden, new = forward(
-            model, params, rows.last[:, None], position, jnp.ones((R, 1), jnp.int32), (held, rows.cache)
+            model, params, rows.last[:, None], position, jnp.ones((R, 1), jnp.int32), (*before, rows.cache)
         )
         # A fresh row's first token follows its prompt, whose state is known: what it computed here is not used.
         hidden = jnp.where(fresh[:, None], first, hidden[:, 0])

@@ -7,7 +7,7 @@ own length alone, so the arithmetic behind a sample hardly depends on its compan
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,16 +15,19 @@ import numpy as np
 
 from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import logical_axes, native, unroll
+from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
 from grm_jax.parallel.layout import fetch, layouts
 from grm_jax.sampling.decode import (
     Drawn,
     Prompts,
     Rows,
+    compute_head,
     decode,
     empty_prompts,
     empty_rows,
+    empty_segment,
     grow,
+    head_length,
     keys_by_column,
     names_of_axes,
     prefill,
@@ -35,6 +38,7 @@ from grm_jax.sampling.schedule import Schedule
 
 _PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
 _HELD_TOKENS = 65536  # of prompts held at once, at most, unless one for each part is more
+_HEAD = 32  # tokens that are worth being computed apart
 _TOGETHER = 8  # prompts are computed so many at once, or one by one: few shapes
 _PATIENCE = 16  # the host is asked for other samples when one row in so many has ended
 
@@ -46,10 +50,12 @@ class Request:
     Attributes:
         ids: the prompt, int32 [T].
         keys: raw key data of each sample, uint32 [k, 2] (`grm_jax.keys.stream_key`).
+        head: how many leading ids other prompts begin with too, fewer than all: they are computed once for all of them.
     """
 
     ids: np.ndarray
     keys: np.ndarray
+    head: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +101,20 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """What is compiled for: R rows, P held prompts of k cells. Samples of one shape are drawn without a pause between them."""
+    """What is compiled for: R rows, P held prompts of k cells."""
 
     rows: int
     places: int
     cells: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompt:
+    """A request's own part of its prompt, after the head: its ids, their padded length, the keys of its samples."""
+
+    ids: np.ndarray
+    padded: int
+    keys: np.ndarray
 
 
 class Sampler:
@@ -108,8 +123,8 @@ class Sampler:
     Attributes:
         rows: how many samples are decoded together, at most.
         usage: what sampling has cost so far.
-        compilations: shapes of what was compiled: ("prefill", prompts, padded length) and ("decode", rows, held prompts, cells,
-            padded length).
+        compilations: shapes of what was compiled: ("head", its length), ("prefill", prompts, padded length, length of the head)
+            and ("decode", rows, held prompts, cells, padded length, length of the head).
     """
 
     def __init__(
@@ -144,6 +159,9 @@ class Sampler:
         self.load(params)
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
+        self._by_column = keys_by_column(layout.backend)
+        compute = functools.partial(compute_head, model, by_column=self._by_column)
+        self._compute_head = jax.jit(compute, out_shardings=self._head_places())
         self._prefill = jax.jit(functools.partial(prefill, model))
         self._put = jax.jit(put, donate_argnames="held")
         self._grow = jax.jit(grow, static_argnames="size")
@@ -166,28 +184,46 @@ class Sampler:
         not sample once their owner has given them away.
         """
         as_they_are = jax.tree.map(lambda x: x.dtype, params) == self._dtypes
+        self._heads: dict[bytes, CacheSegment] = {}
         self._params = jax.device_put(params if as_they_are else self._formed(params), self._places)
 
-    def sample(self, requests: Sequence[Request], length: int = 0) -> Iterator[tuple[int, list[Completion]]]:
+    def sample(self, requests: Sequence[Request], *, alike: bool = False) -> Iterator[tuple[int, list[Completion]]]:
         """Samples every request; yields (index of the request, its completions) as they are finished.
 
         Args:
             requests: prompts and keys.
-            length: prompts are padded to this at least, so that one shape serves prompts of several lengths.
+            alike: all prompts are padded to the length of the longest, so that one shape serves them all.
         """
-        padded = [max(length, bucket(len(request.ids))) for request in requests]
-        for shape, members in self._groups(requests, padded):
-            yield from self._run(shape, requests, padded, members)
+        for head, members in self._groups(requests):
+            skipped = 0 if head is None else len(head)
+            rest = {i: requests[i].ids[skipped:] for i in members}
+            longest = max(bucket(len(ids)) for ids in rest.values())
+            prompts = {
+                i: _Prompt(ids, longest if alike else bucket(len(ids)), requests[i].keys) for i, ids in rest.items()
+            }
+            # Short ones first, so that those that are held seldom need more room.
+            members.sort(key=lambda i: (prompts[i].padded, len(prompts[i].keys)))
+            yield from self._run(self._head(head), prompts, members)
 
-    def _groups(self, requests: Sequence[Request], padded: Sequence[int]) -> Iterator[tuple[_Shape, list[int]]]:
-        """Requests of about as many samples, short prompts first, so that those that are held seldom need more room."""
-        by_samples: dict[int, list[int]] = {}
+    def _groups(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, list[int]]]:
+        """Requests of one head and of about as many samples; all of these are drawn without a pause between them."""
+        found: dict[tuple[bytes, int], list[int]] = {}
         for i, request in enumerate(requests):
-            by_samples.setdefault((len(request.keys) - 1).bit_length() // 2, []).append(i)
-        for members in by_samples.values():
-            members.sort(key=lambda i: (padded[i], len(requests[i].keys)))
-            counts = [len(requests[i].keys) for i in members]
-            yield self._shape(counts, max(padded[i] for i in members)), members
+            head = request.ids[: request.head] if request.head >= _HEAD else request.ids[:0]
+            found.setdefault((head.tobytes(), (len(request.keys) - 1).bit_length() // 2), []).append(i)
+        return [(np.frombuffer(head, np.int32) if head else None, members) for (head, _), members in found.items()]
+
+    def _head(self, ids: np.ndarray | None) -> CacheSegment | None:
+        """The head, computed once for these parameters."""
+        if ids is None:
+            return None
+        key = ids.tobytes()
+        if key not in self._heads:
+            with self._layout.active():
+                tokens = self._layout.place({"tokens": np.tile(ids, (self._layout.parts, 1))})["tokens"]
+                self._heads[key] = self._compute_head(self._params, tokens)
+            self.compilations.add(("head", len(ids)))
+        return self._heads[key]
 
     def _shape(self, counts: Sequence[int], length: int) -> _Shape:
         """For requests of so many samples, with prompts padded to at most `length`."""
@@ -201,31 +237,33 @@ class Sampler:
         return _Shape(rows, parts * -(-wanted // parts), cells)
 
     def _run(
-        self, shape: _Shape, requests: Sequence[Request], padded: Sequence[int], members: Sequence[int]
+        self, head: CacheSegment | None, wanted: Mapping[int, _Prompt], members: Sequence[int]
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """Draws all samples of some requests, none of them longer than the last."""
+        """Draws all samples of some requests with one head, none of them longer than the last."""
+        longest = wanted[members[-1]].padded
+        shape = self._shape([len(wanted[i].keys) for i in members], longest)
         schedule = Schedule(parts=self._layout.parts, rows=shape.rows, places=shape.places, cells=shape.cells)
-        queue = deque((i, len(requests[i].keys)) for i in members)
+        queue = deque((i, len(wanted[i].keys)) for i in members)
         found: dict[int, dict[int, Completion]] = {}
         keys = np.zeros((shape.rows, 2), np.uint32)
         begun = np.zeros(shape.rows, np.int64)  # the step at which a row's sample began
-        size = _capacity(padded[members[0]], padded[members[-1]])
+        size = _capacity(wanted[members[0]].padded, longest)
         with self._layout.active():
             prompts, rows = self._new_prompts(shape.places, size), self._take_rows(shape.rows)
             steps = int(fetch(rows.steps))
             while queue or found:
                 admitted = schedule.admit(queue)
                 found |= {i: {} for _, i in admitted}
-                needed = _capacity(max([padded[i] for _, i in admitted], default=size), padded[members[-1]])
+                needed = _capacity(max([wanted[i].padded for _, i in admitted], default=size), longest)
                 if needed > size:
                     prompts, size = self._grow(prompts, size=needed), needed
-                prompts = self._hold(prompts, shape, admitted, requests, padded)
+                prompts = self._hold(prompts, head, shape, [(place, wanted[i]) for place, i in admitted])
                 fresh = np.zeros(shape.rows, bool)
                 for row, work in schedule.assign():
-                    fresh[row], begun[row], keys[row] = True, steps, requests[work.request].keys[work.sample]
+                    fresh[row], begun[row], keys[row] = True, steps, wanted[work.request].keys[work.sample]
                 busy = schedule.busy()
                 patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
-                rows, drawn = self._advance(prompts, rows, keys, fresh, schedule, patience)
+                rows, drawn = self._advance(prompts, head, rows, keys, fresh, schedule, patience)
                 self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
                 steps = int(drawn.steps)
                 ended = [(row, work) for row, work in busy if not drawn.running[row]]
@@ -233,21 +271,30 @@ class Sampler:
                     found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
                 schedule.release([row for row, _ in ended])
                 for i in sorted({work.request for _, work in ended}):
-                    if len(found[i]) == len(requests[i].keys):
+                    if len(found[i]) == len(wanted[i].keys):
                         samples = found.pop(i)
                         yield i, [samples[j] for j in range(len(samples))]
         self._rows = rows
 
     def _advance(
-        self, prompts: Prompts, rows: Rows, keys: np.ndarray, fresh: np.ndarray, schedule: Schedule, patience: int
+        self,
+        prompts: Prompts,
+        head: CacheSegment | None,
+        rows: Rows,
+        keys: np.ndarray,
+        fresh: np.ndarray,
+        schedule: Schedule,
+        patience: int,
     ) -> tuple[Rows, Drawn]:
         grid, places = schedule.grid()
         inputs: Any = (keys, fresh, grid, places)
         placed_keys, placed_fresh, grid, places = self._layout.place(inputs)
         sharing = Sharing(rows=grid, places=places)
-        rows, drawn = self._decode(self._params, prompts, rows, placed_keys, placed_fresh, sharing, np.int32(patience))
+        rows, drawn = self._decode(
+            self._params, prompts, rows, placed_keys, placed_fresh, sharing, np.int32(patience), head
+        )
         P, length = prompts.segment.tokens.positions.shape
-        self.compilations.add(("decode", len(keys), P, schedule.cells, length))
+        self.compilations.add(("decode", len(keys), P, schedule.cells, length, head_length(head)))
         return rows, fetch(drawn)
 
     def _completion(self, drawn: Drawn, row: int, start: int) -> Completion:
@@ -258,28 +305,28 @@ class Sampler:
         return Completion(drawn.tokens[row, places], drawn.logprobs[row, places], bool(drawn.stopped[row]))
 
     def _hold(
-        self,
-        prompts: Prompts,
-        shape: _Shape,
-        admitted: Sequence[tuple[int, int]],
-        requests: Sequence[Request],
-        padded: Sequence[int],
+        self, prompts: Prompts, head: CacheSegment | None, shape: _Shape, admitted: Sequence[tuple[int, _Prompt]]
     ) -> Prompts:
-        """Computes the prompts of requests that were admitted, and puts them where they are held."""
+        """Computes prompts that were admitted, and puts them where they are held."""
         parts, each = self._layout.parts, shape.places // self._layout.parts
         by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
-        for place, i in admitted:
+        for place, prompt in admitted:
             part, within = divmod(place, each)
-            by_length.setdefault(padded[i], [[] for _ in range(parts)])[part].append((within, requests[i].ids))
+            by_length.setdefault(prompt.padded, [[] for _ in range(parts)])[part].append((within, prompt.ids))
         for length, of_part in sorted(by_length.items()):
             while left := max(map(len, of_part)):
                 size = _TOGETHER if left > _TOGETHER // 2 and _TOGETHER * parts * length <= _PREFILL_TOKENS else 1
-                prompts = self._compute(prompts, [those[:size] for those in of_part], size, length)
+                prompts = self._compute(prompts, head, [those[:size] for those in of_part], size, length)
                 of_part = [those[size:] for those in of_part]
         return prompts
 
     def _compute(
-        self, prompts: Prompts, of_part: Sequence[Sequence[tuple[int, np.ndarray]]], size: int, length: int
+        self,
+        prompts: Prompts,
+        head: CacheSegment | None,
+        of_part: Sequence[Sequence[tuple[int, np.ndarray]]],
+        size: int,
+        length: int,
     ) -> Prompts:
         """Computes up to `size` prompts for each part, given with their places in it."""
         tokens = np.zeros((len(of_part), size, length), np.int32)
@@ -289,10 +336,19 @@ class Sampler:
                 tokens[part, j, : len(ids)], lengths[part, j], places[part, j] = ids, len(ids), place
         inputs: Any = (tokens.reshape(-1, length), lengths.reshape(-1), places)
         placed_tokens, placed_lengths, placed_places = self._layout.place(inputs)
-        self.compilations.add(("prefill", lengths.size, length))
+        self.compilations.add(("prefill", lengths.size, length, head_length(head)))
         self.usage.prompts += sum(map(len, of_part))
-        new = self._prefill(self._params, placed_tokens, placed_lengths)
+        new = self._prefill(self._params, placed_tokens, placed_lengths, head)
         return self._put(prompts, new, placed_places)
+
+    def _head_places(self) -> Any:
+        """Where a head lives: whole on every part of the batch."""
+        if self._layout.mesh is None:
+            return None
+        like = jax.eval_shape(
+            functools.partial(empty_segment, self._model, 1, 1, self._dtype, by_column=self._by_column)
+        )
+        return self._layout.tree(names_of_axes(like, None), like)
 
     def _new_prompts(self, count: int, size: int) -> Prompts:
         return self._made(empty_prompts, count, size)
@@ -306,8 +362,7 @@ class Sampler:
 
     def _made(self, empty: Callable[..., Any], count: int, size: int) -> Any:
         """Made where it lives, as this backend wants it."""
-        by_column = keys_by_column(self._layout.backend)
-        make = functools.partial(empty, self._model, count, size, self._dtype, by_column=by_column)
+        make = functools.partial(empty, self._model, count, size, self._dtype, by_column=self._by_column)
         if self._layout.mesh is None:
             return make()
         like = jax.eval_shape(make)

@@ -145,10 +145,9 @@ class Rollouts:
         for (item, places), prompt in zip(shown, prompts, strict=True):
             assert isinstance(prompt, Prompt), item.id  # the length of a prompt does not depend on the order
             keys = [stream_key("rollout", seed, self._batch, item.id, str(places), g) for g in range(G)]
-            requests.append(Request(prompt.ids, np.stack(keys)))
-        length = bucket(max(len(request.ids) for request in requests))
+            requests.append(Request(prompt.ids, np.stack(keys), prompt.shared_prefix))
         completions: list[list[Completion]] = [[] for _ in requests]
-        for place, found in self._judge.sampler.sample(requests, length):
+        for place, found in self._judge.sampler.sample(requests, alike=True):
             completions[place] = found
         return completions
 

@@ -132,10 +132,14 @@ def test_parts_of_a_batch_add_up_on_a_mesh():
 
 def samples():
     rng = generator("test", "mesh prompts")
+    head = rng.integers(3, SHAPE.vocab_size, 33)
     requests = [
-        Request(rng.integers(3, SHAPE.vocab_size, n).astype(np.int32), rng.integers(0, 2**32, (4, 2), dtype=np.uint32))
-        for n in (5, 9, 40, 12, 7)
-    ]
+        Request(
+            np.concatenate([head[:h], rng.integers(3, SHAPE.vocab_size, n)]).astype(np.int32),
+            rng.integers(0, 2**32, (4, 2), dtype=np.uint32), h,
+        )
+        for n, h in ((5, 33), (9, 33), (40, 0), (12, 0), (7, 0), (21, 33))
+    ]  # fmt: skip
     sampler = Sampler(
         SHAPE, PARAMS, policy=SamplingPolicy(temperature=1.0), max_new=12, stop_ids=frozenset({1, 2, 3}), rows=16
     )

@@ -1,5 +1,6 @@
 """A sample depends on its prompt and its key, not on its company."""
 
+import dataclasses
 import functools
 
 import jax
@@ -15,6 +16,9 @@ from tests.shapes import SHAPES, random_params, random_tokens
 
 CONFIG = SHAPES["grouped"]
 PARAMS = random_params(CONFIG)
+
+
+OPTIONS = {"policy": SamplingPolicy(1.0), "max_new": 12, "stop_ids": frozenset({1, 5})}
 
 
 @functools.cache  # a sampler compiles each shape once
@@ -136,8 +140,8 @@ def test_prompts_of_several_lengths_may_share_a_shape():
     ]
     alone = dict(sampler().sample(requests))
     drawn = sampler.__wrapped__()
-    together = dict(drawn.sample(requests, bucket(36)))
-    assert {shape[-1] for shape in drawn.compilations} == {48} and len(drawn.compilations) == 2
+    together = dict(drawn.sample(requests, alike=True))
+    assert {shape[-2] for shape in drawn.compilations} == {48} and len(drawn.compilations) == 2
     for i in range(2):
         for a, b in zip(alone[i], together[i], strict=True):
             np.testing.assert_array_equal(a.ids, b.ids)
@@ -172,3 +176,38 @@ def test_a_sampler_that_was_left_in_the_middle_begins_anew():
     again = dict(engine.sample(requests))
     for left, right in zip(first[1], again[first[0]], strict=True):
         np.testing.assert_array_equal(left.ids, right.ids)
+
+
+def headed(item: int, indices, head: int) -> Request:
+    """A request whose prompt begins with the first `head` ids of all such prompts."""
+    ids = np.concatenate([random_tokens(CONFIG, 1, head, seed=99)[0], request(item, indices).ids])
+    return Request(ids=ids, keys=request(item, indices).keys, head=head)
+
+
+def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing():
+    requests = [headed(item, range(3), 33) for item in range(5)]
+    engine, plain = sampler.__wrapped__(), sampler.__wrapped__()
+    found = dict(engine.sample(requests))
+    expected = dict(plain.sample([dataclasses.replace(each, head=0) for each in requests]))
+    for i, completions in expected.items():
+        for wanted, completion in zip(completions, found[i], strict=True):
+            np.testing.assert_array_equal(completion.ids, wanted.ids)
+            np.testing.assert_allclose(completion.logprobs, wanted.logprobs, rtol=0, atol=1e-5)
+    assert ("head", 33) in engine.compilations and not {"head"} & {shape[0] for shape in plain.compilations}
+    assert {shape[-1] for shape in engine.compilations} == {33}
+    assert max(shape[2] for shape in engine.compilations if shape[0] == "prefill") < max(
+        shape[2] for shape in plain.compilations if shape[0] == "prefill"
+    )
+    list(engine.sample(requests))
+    assert engine._compute_head._cache_size() == len(engine._heads) == 1
+    engine.load(random_params(CONFIG, seed=1))
+    others = dict(engine.sample(requests[:1]))[0]
+    fresh = dict(Sampler(CONFIG, random_params(CONFIG, seed=1), **OPTIONS).sample(requests[:1]))[0]
+    for a, b in zip(others, fresh, strict=True):
+        np.testing.assert_array_equal(a.ids, b.ids)
+
+
+def test_prompts_of_two_heads_and_of_none_are_sampled_together():
+    requests = [headed(0, range(2), 33), headed(1, range(2), 40), headed(2, range(2), 3), request(3, range(2))]
+    whole = [dataclasses.replace(each, head=0) for each in requests]
+    assert texts(requests) == texts(whole)
