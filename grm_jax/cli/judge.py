@@ -30,6 +30,7 @@ or lines left out by --on-error skip); 2 a mistake in what was given; 130 interr
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
     from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_stop_arguments, add_vote_arguments
 
     parser = subparsers.add_parser(
@@ -48,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
     add_sampling_arguments(parser)
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -10,7 +10,7 @@ from grm_jax.data.records import Judgement
 from grm_jax.errors import UserError
 from grm_jax.evaluate.intervals import Estimate, bootstrap_interval, bootstrap_intervals
 from grm_jax.evaluate.protocol import Protocol, item_accuracy
-from grm_jax.judge.anytime import Stopping, probability, progress, stop_record, vote_in_time
+from grm_jax.judge.anytime import Stopping, probability, stop_record, vote_in_time
 from grm_jax.judge.run_store import Judged
 from grm_jax.judge.voting import first_samples, vote
 
@@ -61,13 +61,12 @@ def replay(judged: Sequence[Judged], stop: Stopping, k: int, protocol: Protocol)
     sampled = [entry for entry in judged if entry.judgement.samples]
     if not sampled:
         raise UserError("stop: no item of this run was sampled; judge some first")
-    for entry in sampled:
-        samples = entry.judgement.samples
-        if progress({sample.index: sample for sample in samples}, k, protocol.vote, stop).missing:
-            problem = f"item {entry.judgement.id!r} has {len(samples)} critiques, and the rule asks for more"
-            raise UserError(f"stop: {problem}; run `grm judge` with this rule to the end")
     verdicts = {entry.judgement.id: vote_in_time(entry.judgement, k, protocol.vote, stop) for entry in judged}
     taken = [verdicts[entry.judgement.id] for entry in sampled]
+    lacking = next((judgement for judgement in taken if judgement.stop is None), None)
+    if lacking:
+        problem = f"item {lacking.id!r} has {len(lacking.samples)} critiques, and the rule asks for more"
+        raise UserError(f"stop: {problem}; run `grm judge` with this rule to the end")
     several = [entry for entry in judged if entry.n > 1]
     labelled = [entry for entry in several if entry.label is not None]
     right = np.array([_worth(verdicts[entry.judgement.id], entry, protocol) for entry in labelled])

@@ -94,32 +94,53 @@ def progress(samples: Mapping[int, Sample], k: int, policy: str, stop: Stopping 
 
 def is_enough(samples: Sequence[Sample], k: int, policy: str, stop: Stopping) -> bool:
     """Tells whether the verdict on the samples drawn so far stands."""
-    return probability(samples, k, policy) >= (1.0 if stop.confidence is None else stop.confidence)
+    if stop.confidence is None:
+        return is_certain(samples, k, policy)
+    return probability(samples, k, policy) >= stop.confidence
+
+
+def is_certain(samples: Sequence[Sample], k: int, policy: str) -> bool:
+    """Tells whether the response that leads now leads alone after k critiques, whatever those to come say.
+
+    It does if and only if it is further ahead of each rival than all of them together can put between two.
+    """
+    ahead, most = _ahead(samples, policy)
+    return bool(ahead.size) and bool((ahead.sum(axis=0) > most * (k - len(samples))).all())
 
 
 def probability(samples: Sequence[Sample], k: int, policy: str) -> float:
     """Returns the probability, at least, that the response that leads now leads alone after k critiques; 1 just if it is certain.
 
-    It is 1 less the sum over rivals of the probability that they draw level or ahead (`posterior.chance_ahead`). A critique that
-    cannot be read puts nothing between any two.
+    It is 1 less the sum over rivals of the probability that they draw level or ahead (`posterior.chance_ahead`).
 
     Args:
         samples: those drawn so far, in any order.
         k: critiques in all, at least as many.
         policy: the vote, one of those that `check_stopping` lets pass.
     """
-    readable = [sample.scores for sample in samples if sample.scores is not None]
-    if not readable or len(readable[0]) == 1:
+    if is_certain(samples, k, policy):
+        return 1.0
+    ahead, most = _ahead(samples, policy)
+    left = k - len(samples)
+    if not left or not ahead.size:
         return 0.0
+    doubt = sum(1 - chance_ahead(each, most, left) for each in ahead.T)
+    return float(np.clip(1 - doubt, 0.0, np.nextafter(1.0, 0.0)))  # what rounds to 1 is not certain
+
+
+def _ahead(samples: Sequence[Sample], policy: str) -> tuple[np.ndarray, int]:
+    """What each critique puts between the leader and each rival, whole numbers [j, n - 1], and the most that one can.
+
+    A critique that cannot be read puts nothing between any two. Of size 0 where none can be read, or nobody is a rival.
+    """
+    readable = [sample.scores for sample in samples if sample.scores is not None]
+    if not readable:
+        return np.zeros((len(samples), 0), np.int64), 0
     points, unit = given(np.array(readable, np.int64), policy)
     leader = int(np.argmax(points.sum(axis=0)))
-    ahead = points[:, [leader]] - np.delete(points, leader, axis=1)  # whole numbers [readable, n - 1]
-    most, left = widest(policy, points.shape[1]) * unit, k - len(samples)
-    if (ahead.sum(axis=0) > most * left).all():
-        return 1.0
-    unread = [0] * (len(samples) - len(readable))
-    doubt = sum(1 - chance_ahead(np.append(each, unread), most, left) for each in ahead.T) if left else 1.0
-    return float(np.clip(1 - doubt, 0.0, np.nextafter(1.0, 0.0)))  # what rounds to 1 is not certain
+    ahead = points[:, [leader]] - np.delete(points, leader, axis=1)
+    unread = np.zeros((len(samples) - len(readable), ahead.shape[1]), ahead.dtype)
+    return np.concatenate([ahead, unread]), widest(policy, points.shape[1]) * unit
 
 
 def vote_in_time(judgement: Judgement, k: int, policy: str, stop: Stopping) -> Judgement:
