@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from grm_jax.data.records import Item, Judgement, Sample
 from grm_jax.errors import UserError
+from grm_jax.judge.anytime import Stopping
 from grm_jax.judge.voting import vote
 
 if TYPE_CHECKING:
     from grm_jax.judge.judge import Judge
 
 __version__ = "0.1.0"
-__all__ = ["Item", "Judge", "Judgement", "Sample", "UserError", "__version__", "vote"]
+__all__ = ["Item", "Judge", "Judgement", "Sample", "Stopping", "UserError", "__version__", "vote"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from grm_jax import __version__
-from grm_jax.cli import hosts_arguments
+from grm_jax.cli import hosts_arguments, profiling
 from grm_jax.cli.gin_arguments import split_bindings
 from grm_jax.errors import Stopped, UserError
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if bindings and not hasattr(args, "gin_file"):
             raise UserError(f"--gin.{bindings[0]}: this subcommand takes no gin settings")
-        with hosts_arguments.running(args, rest + bindings):
+        with hosts_arguments.running(args, rest + bindings), profiling.profiling(args):
             code = args.run(args)
         sys.stdout.flush()  # a reader that has gone is noticed here, not when the interpreter ends
         return code

@@ -34,6 +34,7 @@ exit codes: 0 all judged; 3 some prompts did not fit; 2 a mistake in what was gi
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
     from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_vote_arguments
 
     parser = subparsers.add_parser(
@@ -69,6 +70,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with the figures of all subsets")
     add_sampling_arguments(parser)
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -13,11 +13,15 @@ examples:
   grm judge --model tiny --input items.jsonl --output run --k 8
   grm judge --model DeepSeek-GRM-27B --input items.jsonl --output run --k 32 --temperature 0.5
   grm judge --model DIR --input items.jsonl --output run --k 32 --meta-model META --vote meta_topk --k-meta 8
+  grm judge --model DIR --input items.jsonl --output run --k 32 --stop confident --confidence 0.95
   grm judge --model DIR --input judgebench/gpt.jsonl --layout judgebench --output run --k 2
 
 An item is one JSON object a line: id, prompt or conversation, responses, and optionally label, reference, principles,
 domain, meta. The run folder holds run.json, config.gin, items.jsonl, samples.jsonl and judgements.jsonl, and with
---meta-model meta_scores.jsonl.
+--meta-model meta_scores.jsonl, with --stop stop.json.
+
+--stop draws critiques in rounds, and an item gets no more once its verdict stands: exact, when no further critique could
+change who is best of all k; confident, when that is likely enough.
 
 exit codes: 0 all judged; 3 some items not judged (a prompt that does not fit in the context, outcome prompt_too_long,
 or lines left out by --on-error skip); 2 a mistake in what was given; 130 interrupted."""
@@ -26,7 +30,8 @@ or lines left out by --on-error skip); 2 a mistake in what was given; 130 interr
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
-    from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_vote_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
+    from grm_jax.cli.sampling_arguments import add_sampling_arguments, add_stop_arguments, add_vote_arguments
 
     parser = subparsers.add_parser(
         "judge", help="judge items with k sampled critiques each", description=_DESCRIPTION, epilog=_EPILOG,
@@ -38,11 +43,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--k", type=int, default=8, help="critiques an item (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of orders and samples (default: 0)")
     add_vote_arguments(parser)
+    add_stop_arguments(parser, "draw no more critiques of an item once its verdict stands (default: draw all k)")
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N items")
     add_sampling_arguments(parser)
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
-    from grm_jax.cli.sampling_arguments import check_counts, load_judge
+    from grm_jax.cli.sampling_arguments import check_counts, load_judge, stopping
     from grm_jax.data.jsonl import read_jsonl_items
     from grm_jax.data.records import PROMPT_TOO_LONG
     from grm_jax.errors import UserError
@@ -61,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.vote not in POLICIES:
         raise UserError(f"--vote {args.vote}: not known; use one of {', '.join(POLICIES)}")
     _check_meta(args)
+    stop = stopping(args)
     configure.load(args.gin_file, args.gin_bindings)
     notes: list[str] = []
     items = read_jsonl_items(args.input, layout=args.layout, on_error=args.on_error, report=notes.append)[: args.limit]
@@ -83,19 +91,20 @@ def run(args: argparse.Namespace) -> int:
         if args.meta_model:
             folder.check_meta_model(meta_name)
         folder.keep_configuration(configure.operative())
-        fill(judge, folder, items, args.k, args.seed, bar=bar)
+        fill(judge, folder, items, args.k, args.seed, stop=stop, vote=args.vote, bar=bar)
         if args.meta_model:
             del judge  # two models of this size need not be held at once
             score_missing(folder, items, args.meta_model, meta_name, args.dtype)
-        judgements = folder.write_judgements(policy=args.vote, k=args.k, k_meta=args.k_meta)
+        judgements = folder.write_judgements(policy=args.vote, k=args.k, k_meta=args.k_meta, stop=stop)
     if not hosts.is_leader():
         return EXIT_OK
     ids = {item.id for item in items}
-    outcomes = Counter[str]()
-    for judgement in judgements:
-        if judgement.id in ids:
-            outcomes.update(judgement.outcomes)
+    mine = [judgement for judgement in judgements if judgement.id in ids]
+    outcomes = Counter(name for judgement in mine for name in Counter(judgement.outcomes).elements())
     print(f"{len(items)} items, k = {args.k}: " + ", ".join(f"{n} {name}" for name, n in outcomes.most_common()))
+    if stop and (taken := [judgement.k for judgement in mine if judgement.samples]):
+        early = sum(k < args.k for k in taken)
+        print(f"{sum(taken) / len(taken):.1f} critiques an item: {early} of {len(taken)} stopped early ({stop.rule})")
     unfit = outcomes[PROMPT_TOO_LONG]
     if unfit or skipped:
         print(f"{unfit + skipped} not judged: {skipped} malformed lines, {unfit} prompts too long")

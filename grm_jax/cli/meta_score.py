@@ -22,6 +22,8 @@ META is a model folder of `grm train meta_rm`. Texts of items are not stored in 
 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
+    from grm_jax.cli.profiling import add_profile_arguments
+
     parser = subparsers.add_parser(
         "meta-score", help="score a run's stored critiques with a meta model", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -31,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--input", required=True, metavar="FILE", help="the items that were judged")
     parser.add_argument("--layout", default="items", help="of the input, such as judgebench (default: items)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

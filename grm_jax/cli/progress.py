@@ -8,12 +8,25 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from grm_jax.cli import profiling
+
 _PLAIN_SECONDS = 15  # between lines when standard error is not a terminal
 
 
 @contextlib.contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Shows progress on standard error; yields advance(done, note)."""
+    with _shown(what, total) as show:
+
+        def advance(done: int, note: str) -> None:
+            show(done, note)
+            profiling.progressed()
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _shown(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain(what, total)

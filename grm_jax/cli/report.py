@@ -16,12 +16,15 @@ examples:
   grm report run_of_one_judge run_of_another --k 1,8
   grm report run --items items.jsonl --weaknesses my-model
   grm report run --vote meta_topk --k-meta 4 --calibration-plot reliability.png
+  grm report run --stop confident --confidence 0.95
   grm report run --plot scaling.png --json
   grm report run --items items.jsonl --html report.html --markdown report.md --figures report.json"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
+    from grm_jax.cli.sampling_arguments import add_stop_arguments
+
     parser = subparsers.add_parser(
         "report", help="vote again over stored samples, as a table", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -63,7 +66,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--weaknesses", metavar="NAME", help="on what principles the responses of NAME lose, by meta.sources of --items"
     )
-    parser.add_argument("--judgements", metavar="FILE", help="write the judgements voted at the largest k")
+    add_stop_arguments(parser, "what stopping by this rule would have saved, and cost (default: the run's own, if any)")
+    parser.add_argument(
+        "--judgements",
+        metavar="FILE",
+        help="write the judgements voted at the largest k, or where --stop has them stop",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -77,19 +85,19 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from grm_jax.cli.outputs import check_file
+    from grm_jax.cli.report_anytime import read_anytime, read_judged, voted
     from grm_jax.cli.report_page import read_benchmark, read_curves, read_texts, write_report
     from grm_jax.cli.report_sides import compare, weaknesses
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.data.records import judgement_to_json
     from grm_jax.errors import UserError
+    from grm_jax.evaluate import anytime
     from grm_jax.evaluate.accuracy import scaling
     from grm_jax.evaluate.calibration import calibration, scored_critiques
     from grm_jax.evaluate.judge_report import finite
     from grm_jax.evaluate.protocol import Protocol
     from grm_jax.evaluate.tables import calibration_notes, to_json, to_rich
     from grm_jax.evaluate.vote_tables import aligned, to_text
-    from grm_jax.judge.run_folder import read_run
-    from grm_jax.judge.voting import vote
     from grm_jax.spct.acceptance import accepted
 
     check_file("--judgements", args.judgements)
@@ -98,9 +106,7 @@ def run(args: argparse.Namespace) -> int:
     for option in ("html", "markdown", "figures"):
         check_file(f"--{option}", getattr(args, option))
     texts = read_texts(args)
-    judged = read_run(args.folder, report=lambda message: print(message, file=sys.stderr))
-    if not judged:
-        raise UserError(f"{args.folder}: no item is judged yet; run `grm judge` first")
+    every, judged = read_judged(args.folder)
     protocol = Protocol(
         vote=args.vote, k_meta=args.k_meta, ties=args.ties, failures=args.failures, subsets=args.subsets
     )
@@ -111,10 +117,13 @@ def run(args: argparse.Namespace) -> int:
     ks = _ks(args.k, min(counts), (args.k_meta or 1) if args.vote == "meta_topk" else 1)
     if args.other:
         return compare(args, judged, ks, protocol)
+    stopped = read_anytime(args, every, protocol)
     curves, times = read_curves(args, judged, ks, protocol)
     benchmark = read_benchmark(args.folder)
     if args.html or args.markdown or args.figures:
-        write_report(args, judged, ks, protocol, texts, curves=curves, times=times, benchmark=benchmark)
+        rule = {"figures": dataclasses.asdict(stopped), "notes": anytime.lines(stopped)} if stopped else None
+        known = {"curves": curves, "times": times, "benchmark": benchmark, "anytime": rule}
+        write_report(args, judged, ks, protocol, texts, **known)
     groups = {"all": judged}
     if args.by:
         for name in sorted({entry.domain or "-" for entry in judged}):
@@ -125,9 +134,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibration_plot and "all" not in calibrations:
         raise UserError("--calibration-plot: no labelled item has meta scores; run `grm meta-score` first")
     if args.judgements:
-        stored = (entry.judgement for entry in judged)
-        voted = (vote(j, policy=args.vote, k=max(ks) if j.samples else None, k_meta=args.k_meta) for j in stored)
-        write_jsonl(args.judgements, map(judgement_to_json, voted))
+        write_jsonl(args.judgements, map(judgement_to_json, voted(args, every, stopped, max(ks))))
     if args.plot:
         from grm_jax.evaluate.plots import save_scaling_plot
 
@@ -143,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         for name, figures in calibrations.items():
             objects[name]["calibration"] = dataclasses.asdict(figures)
         objects["all"]["curves"] = finite(curves)
+        if stopped:
+            objects["all"]["anytime"] = dataclasses.asdict(stopped)
         if benchmark:
             objects["all"]["benchmark"] = benchmark["record"]
         print(json.dumps(objects, indent=1))
@@ -156,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(to_rich(report))
         if name in calibrations:
             console.print(calibration_notes(calibrations[name]), style="italic", markup=False, highlight=False)
+    if stopped:
+        print("\n" + "\n".join(anytime.lines(stopped)))
     if curves:
         print("\n" + to_text(curves), end="")
     return 0

@@ -9,21 +9,31 @@ def compare(args: argparse.Namespace, judged: Any, ks: list[int], protocol: Any)
     """Prints what the other run's judge is right more often by."""
     import dataclasses
     import json
-    import sys
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from grm_jax.cli.report_anytime import read_judged
     from grm_jax.errors import UserError
     from grm_jax.evaluate.comparison import compare as compared
-    from grm_jax.judge.run_folder import read_run
 
-    alone = ("greedy", "plot", "calibration_plot", "html", "markdown", "figures", "judgements", "items", "weaknesses")
+    alone = (
+        "greedy",
+        "plot",
+        "calibration_plot",
+        "html",
+        "markdown",
+        "figures",
+        "judgements",
+        "items",
+        "weaknesses",
+        "stop",
+    )
     given = next((name for name in alone if getattr(args, name)), None)
     if given:
         raise UserError(f"--{given.replace('_', '-')} is of one run; leave it out, or the second run")
-    other = read_run(args.other, report=lambda message: print(message, file=sys.stderr))
+    _, other = read_judged(args.other)
     groups = {"all": judged}
     if args.by:
         groups |= {name: [e for e in judged if (e.domain or "-") == name] for name in {e.domain or "-" for e in judged}}

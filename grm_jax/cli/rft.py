@@ -26,6 +26,7 @@ exit codes: 0 all items sampled; 3 some not (no label, a prompt that does not fi
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
 
     parser = subparsers.add_parser(
         "rft", help="sample critiques to learn from and reject the wrong ones", description=_DESCRIPTION,
@@ -51,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
     settings.add_argument("--rows", type=int, help="critiques decoded together (default: 64)")
     settings.add_argument("--seed", type=int, help="of orders and samples (default: 0)")
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grm_jax.judge.anytime import Stopping
     from grm_jax.judge.judge import Judge
 
 
@@ -35,6 +36,34 @@ def add_vote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--k-meta", type=float, metavar="N", help="critiques that meta_topk keeps, below 1 a share (default: 0.5)"
     )
+
+
+def add_stop_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the group of arguments that `stopping` reads; `what` says what the command does with the rule."""
+    stop = parser.add_argument_group("anytime voting")
+    stop.add_argument("--stop", choices=["exact", "confident"], help=what)
+    stop.add_argument("--confidence", type=float, metavar="P", help="that is enough for confident (default: 0.95)")
+    stop.add_argument("--round", type=int, metavar="N", help="critiques an item between decisions (default: 4)")
+
+
+def stopping(args: argparse.Namespace) -> "Stopping | None":
+    """The rule that was asked for.
+
+    Raises:
+        UserError: it means nothing, or the vote cannot stop early.
+    """
+    from grm_jax.errors import UserError
+    from grm_jax.judge.anytime import Stopping, check_stopping
+
+    given = {name: value for name in ("confidence", "round") if (value := getattr(args, name)) is not None}
+    if not args.stop:
+        if given:
+            raise UserError(f"--{next(iter(given))}: there is no --stop; add one or leave it out")
+        return None
+    check_counts(args, "round")
+    stop = Stopping(args.stop, **given)
+    check_stopping(stop, args.vote)
+    return stop
 
 
 def check_counts(args: argparse.Namespace, *names: str) -> None:

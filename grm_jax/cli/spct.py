@@ -30,6 +30,7 @@ exit codes: 0 done; 3 done, but prompts of some evaluation items did not fit; 2 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
 
     parser = subparsers.add_parser(
         "spct", help="train a judge and its meta model, and measure them", description=_DESCRIPTION, epilog=_EPILOG,
@@ -41,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument("--skip", metavar="STAGES", help="do not run these stages, such as grpo,meta")
     parser.add_argument("--seed", type=int, help="added to the seeds of all stages, as Spct.seed (default: 0)")
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

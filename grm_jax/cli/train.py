@@ -25,6 +25,7 @@ run was killed."""
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.profiling import add_profile_arguments
 
     parser = subparsers.add_parser(
         "train", help="train a judge", description=_DESCRIPTION, epilog=_EPILOG,
@@ -50,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--output", required=True, metavar="RUN", help="run folder; a new one, or one to go on in")
     add_gin_arguments(parser)
+    add_profile_arguments(parser)
     parser.set_defaults(run=run)
 
 

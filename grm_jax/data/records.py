@@ -81,7 +81,8 @@ class Judgement:
 
     `scores` has one score a response on the scale of the vote, None when no sample could vote; then `best` is None and
     `ranking` (indices, best first) empty. `outcomes` counts the outcomes of the k samples. `seconds` is wall time, None
-    when rebuilt from a store.
+    when rebuilt from a store. `stop` is the rule by which k is less than all that were asked, or might have been
+    (`grm_jax.judge.anytime.stop_record`); None where no rule was.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Judgement:
     template: str
     seed: int
     seconds: float | None = None
+    stop: Mapping[str, Any] | None = None
 
 
 def item_from_json(obj: Any, where: str) -> Item:
@@ -235,7 +237,7 @@ def judgement_from_json(obj: Any, where: str) -> Judgement:
         UserError: "WHERE: field: what is wrong; what to do".
     """
     obj = fields.read_object(obj, where, "judgement")
-    _check_every_field(obj, Judgement, where)
+    _check_every_field({"stop": None, **obj}, Judgement, where)  # written before there were rules, it has none
     samples = fields.read_array(obj["samples"], where, "samples")
     outcomes = fields.read_object(obj["outcomes"], where, "outcomes")
     scores, best = obj["scores"], obj["best"]
@@ -253,6 +255,7 @@ def judgement_from_json(obj: Any, where: str) -> Judgement:
         template=fields.read_text(obj["template"], where, "template"),
         seed=fields.read_integer(obj["seed"], where, "seed", -_BIG, _BIG),
         seconds=fields.read_optional(fields.read_number, obj["seconds"], where, "seconds"),
+        stop=fields.read_optional(fields.read_object, obj.get("stop"), where, "stop"),
     )
 
 

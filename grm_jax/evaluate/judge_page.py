@@ -61,6 +61,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     """What stands below the tables: how figures came about, what is missing."""
     curves, cost, benchmark = report["curves"], report["cost"], report["benchmark"]
     own = [*benchmark["notes"], _OTHER_PROTOCOL] if benchmark else []
+    own += report["anytime"]["notes"] if report["anytime"] else []
     return [*own, *(notes(curves) if curves else []), *(cost_notes(cost) if cost else [])]
 
 

@@ -3,6 +3,7 @@
     run          model, template, seed, items, samples an item
     protocol     vote, ties, failures, subsets
     benchmark    of a benchmark's run: name, table (head, rows) and notes of its own protocol, and the record they are of
+    anytime      what a rule to stop by saves and costs: its figures (`anytime.Anytime`) and notes; None without a rule
     accuracy     group -> [{k, mean, low, high, count}]; "all" first, then each domain where there are several
     rates        of samples by outcome; at the largest k: tied, failed
     flips        share of pairs whose winner changes with the order they are shown in: mean, low, high, count
@@ -53,6 +54,7 @@ def judge_report(
     curves: Mapping[str, Any] | None = None,
     times: Mapping[str, Spent] | None = None,
     benchmark: Mapping[str, Any] | None = None,
+    anytime: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Makes the report of the module.
 
@@ -66,6 +68,7 @@ def judge_report(
         curves: of `vote_curves`.
         times: of the run.
         benchmark: as in the module's.
+        anytime: likewise.
 
     Raises:
         UserError: as `scaling`.
@@ -85,6 +88,7 @@ def judge_report(
             name: getattr(protocol, name) for name in ("vote", "k_meta", "ties", "failures", "subsets", "seed")
         },
         "benchmark": benchmark,
+        "anytime": anytime,
         "accuracy": {
             name: [{"k": row.k, **dataclasses.asdict(row.accuracy)} for row in report.rows if row.accuracy]
             for name, report in reports.items()

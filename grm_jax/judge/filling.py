@@ -5,11 +5,13 @@ stores.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from grm_jax.data.records import Item
+from grm_jax.data.records import Item, Sample
+from grm_jax.judge.anytime import Stopping, check_stopping, progress
+from grm_jax.judge.rounds import in_rounds
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.judge.run_times import CRITIQUES, META_SCORES, Spent
 from grm_jax.parallel import hosts
@@ -24,9 +26,20 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 
 
 def fill(
-    judge: "Judge", folder: RunFolder, items: Sequence[Item], k: int, seed: int, *, hint: bool = False, bar: Bar
+    judge: "Judge",
+    folder: RunFolder,
+    items: Sequence[Item],
+    k: int,
+    seed: int,
+    *,
+    hint: bool = False,
+    stop: Stopping | None = None,
+    vote: str = "sum",
+    bar: Bar,
 ) -> None:
     """Draws those of the first k samples of each item that the folder lacks; each is on disk before the next is awaited.
+
+    With a rule to stop by, an item gets no more than its verdict needs (`anytime`).
 
     Args:
         judge: draws them.
@@ -35,34 +48,42 @@ def fill(
         k: samples an item.
         seed: of orders and samples.
         hint: tell the judge each item's label.
-        bar: shows how many samples of those missing are drawn.
+        stop: when an item has enough; None draws all.
+        vote: the vote that `stop` is about.
+        bar: shows how many samples of those missing, at most, are drawn or not needed.
 
     Raises:
-        UserError: an item was stored otherwise, or cannot be shown; then nothing is sampled.
+        UserError: an item was stored otherwise, or cannot be shown; then nothing is sampled. A vote that cannot stop early.
     """
+    check_stopping(stop, vote)
     folder.add_items(items)
-    wanted = []
-    for item in items:
-        missing = [index for index in range(k) if index not in folder.done(item.id)]
-        if missing and not folder.is_too_long(item.id):
-            wanted.append((item, missing))
+    if stop:
+        folder.keep_stop(stop, k, vote)
+
+    def needs(samples: Mapping[int, Sample]) -> tuple[int, ...]:
+        return progress(samples, k, vote, stop).missing
+
+    wanted = [item for item in items if not folder.is_too_long(item.id) and needs(folder.done(item.id))]
     mine, stores = (hosts.share(wanted), True) if judge.sampler.is_local else (wanted, hosts.is_leader())
-    total = sum(len(missing) for _, missing in mine)
+    samples = [folder.done(item.id) for item in mine]
+    left = [sum(index not in there for index in range(k)) for there in samples]
     done = drawn = tokens = 0
     start = time.monotonic()
     try:
-        with bar("hinted critiques" if hint else "critiques", total) as advance:
-            for place, result in judge.sample(mine, seed, hint=hint):
-                item, missing = mine[place]
+        with bar("hinted critiques" if hint else "critiques", sum(left)) as advance:
+            for place, result in in_rounds(judge, mine, samples, seed, needs, hint=hint):
+                item, before, left[place] = mine[place], left[place], 0
                 if isinstance(result, PromptTooLong):
                     if stores:
                         folder.append_too_long(item.id, result.tokens, result.limit)
-                    done += len(missing)
                 else:
                     if stores:
                         folder.append(item.id, result)
-                    done, drawn = done + len(result), drawn + len(result)
+                    drawn += len(result)
                     tokens += sum(sample.tokens for sample in result)
+                    if needs(samples[place]):
+                        left[place] = before - len(result)
+                done += before - left[place]
                 advance(done, "")
     finally:
         if stores:

@@ -10,9 +10,11 @@ import numpy as np
 
 from grm_jax.data.records import Item, Judgement, Sample, item_from_json
 from grm_jax.errors import UserError
+from grm_jax.judge.anytime import Stopping, check_stopping, progress, vote_in_time
 from grm_jax.judge.loading import JudgeModel, load_model
 from grm_jax.judge.orders import order, unshuffle
-from grm_jax.judge.voting import decide, unvoted
+from grm_jax.judge.rounds import in_rounds
+from grm_jax.judge.voting import unvoted
 from grm_jax.judge.voting import vote as revote
 from grm_jax.keys import stream_key
 from grm_jax.sampling.policy import SamplingPolicy
@@ -109,25 +111,33 @@ class Judge:
         obj = {"id": "item", "conversation": conversation, "responses": responses, **fields}
         return self.score_batch([item_from_json(obj, "score")], k, seed=seed)[0]
 
-    def score_batch(self, items: Sequence[Item], k: int = 8, *, seed: int = 0, vote: str = "sum") -> list[Judgement]:
+    def score_batch(
+        self,
+        items: Sequence[Item],
+        k: int = 8,
+        *,
+        seed: int = 0,
+        vote: str = "sum",
+        stop: Stopping | None = None,
+    ) -> list[Judgement]:
         """Judges many items; the same item gets the same critiques alone and in any batch.
 
+        With a rule to stop by, an item gets k critiques at most, and no more than its verdict needs.
+
         Raises:
-            UserError: k below 1, an unknown vote, or an item that the template cannot show.
+            UserError: k below 1, an unknown vote or one that cannot stop early, or an item that the template cannot show.
         """
         if k < 1:
             raise UserError(f"k is {k}; sample at least one critique an item")
-        decide((), policy=vote, seed=seed, item_id="")  # an unknown vote is refused before time is spent
+        check_stopping(stop, vote)  # before time is spent
         start = time.perf_counter()
-        samples: list[list[Sample]] = [[] for _ in items]
-        for i, result in self.sample([(item, range(k)) for item in items], seed):
-            if not isinstance(result, PromptTooLong):
-                samples[i] += result
+        samples: list[dict[int, Sample]] = [{} for _ in items]
+        for _ in in_rounds(self, items, samples, seed, lambda there: progress(there, k, vote, stop).missing):
+            pass  # each is in `samples` now
         about: Any = {"model": self.name, "template": self._template_name, "seed": seed}
         about["seconds"] = (time.perf_counter() - start) / max(len(items), 1)
-        return [
-            revote(unvoted(item.id, found, **about), policy=vote) for item, found in zip(items, samples, strict=True)
-        ]
+        judged = [unvoted(item.id, [*found.values()], **about) for item, found in zip(items, samples, strict=True)]
+        return [vote_in_time(each, k, vote, stop) if stop else revote(each, policy=vote) for each in judged]
 
     def sample(
         self, wanted: Sequence[tuple[Item, Sequence[int]]], seed: int, *, hint: bool = False

@@ -5,6 +5,7 @@
     samples.jsonl     every sample, appended and synced batch by batch
     meta_scores.jsonl scores of the samples by one meta model, appended likewise; there once a sample is scored
     times.jsonl       what drawing and scoring took, a line a command
+    stop.json         by which rule items stopped early, where a command had one
     judgements.jsonl  the verdicts, rewritten whole from the store
     hosts/I/          the samples and scores that process I > 0 of a run on several hosts has made
 
@@ -21,8 +22,10 @@ from grm_jax.data import fields
 from grm_jax.data.jsonl import write_jsonl
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, judgement_to_json, sample_to_json
 from grm_jax.errors import UserError
+from grm_jax.judge.anytime import Stopping
 from grm_jax.judge.append_log import AppendLog
 from grm_jax.judge.run_identity import checked_identity, has_identity, read_identity, settle_identity
+from grm_jax.judge.run_stop import keep_stop
 from grm_jax.judge.run_store import (
     HOSTS,
     ITEMS,
@@ -201,18 +204,21 @@ class RunFolder:
             log.append([time_line(what, spent)])
             log.close()
 
-    def judged(self, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None) -> list[Judged]:
-        """Votes on every item that has an outcome; one with fewer than k samples on all it has. Arguments: `voting.vote`."""
-        return self._store.judged(self._identity, policy=policy, k=k, k_meta=k_meta)
+    def judged(self, **how: Any) -> list[Judged]:
+        """Votes on every item that has an outcome; arguments: `RunStore.judged`."""
+        return self._store.judged(self._identity, **how)
 
-    def write_judgements(
-        self, *, policy: str = "sum", k: int | None = None, k_meta: float | None = None
-    ) -> list[Judgement]:
+    def write_judgements(self, **how: Any) -> list[Judgement]:
         """Writes `judgements.jsonl` from the store, all or nothing, and returns the judgements; arguments as for `judged`."""
-        judgements = [entry.judgement for entry in self.judged(policy=policy, k=k, k_meta=k_meta)]
+        judgements = [entry.judgement for entry in self.judged(**how)]
         if hosts.is_leader():
             write_jsonl(self.path / _JUDGEMENTS, map(judgement_to_json, judgements))
         return judgements
+
+    def keep_stop(self, stop: Stopping, k: int, policy: str) -> None:
+        """Writes `stop.json`."""
+        if hosts.is_leader():
+            keep_stop(self.path, stop, k, policy)
 
     def keep_configuration(self, text: str) -> None:
         """Writes `config.gin`."""

@@ -14,6 +14,7 @@ from typing import Any
 from grm_jax.data import fields
 from grm_jax.data.jsonl import dump_line
 from grm_jax.data.records import PROMPT_TOO_LONG, Item, Judgement, Sample, item_to_json, read_label, sample_from_json
+from grm_jax.judge.anytime import Stopping, vote_in_time
 from grm_jax.judge.append_log import read_log
 from grm_jax.judge.voting import unvoted, vote
 from grm_jax.keys import digest
@@ -58,9 +59,18 @@ class RunStore:
     meta_model: str | None = None
 
     def judged(
-        self, identity: Mapping[str, Any], *, policy: str = "sum", k: int | None = None, k_meta: float | None = None
+        self,
+        identity: Mapping[str, Any],
+        *,
+        policy: str = "sum",
+        k: int | None = None,
+        k_meta: float | None = None,
+        stop: Stopping | None = None,
     ) -> list[Judged]:
-        """Votes on every item that has an outcome, in the order of the items; one with fewer than k samples on all it has."""
+        """Votes on every item that has an outcome, in the order of the items; one with fewer than k samples on all it has.
+
+        With k and a rule to stop by, on as many as the rule asks for.
+        """
         judged = []
         for item_id, facts in self.items.items():
             samples = self.samples.get(item_id, {}).values()
@@ -69,9 +79,12 @@ class RunStore:
             judgement = unvoted(
                 item_id, tuple(samples), model=identity["model"], template=identity["template"], seed=identity["seed"]
             )
-            first = min(k, len(samples)) if k and samples else None
-            kept = min(k_meta, first) if k_meta and first else k_meta  # a share is below any k
-            judgement = vote(judgement, policy=policy, k=first, k_meta=kept)
+            if stop and k:
+                judgement = vote_in_time(judgement, k, policy, stop)
+            else:
+                first = min(k, len(samples)) if k and samples else None
+                kept = min(k_meta, first) if k_meta and first else k_meta  # a share is below any k
+                judgement = vote(judgement, policy=policy, k=first, k_meta=kept)
             judged.append(Judged(judgement, facts.n, facts.label, facts.domain))
         return judged
 

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from grm_jax.text.parser import HIGHEST, LOWEST
+
 POLICIES = ("sum", "mean", "majority", "rank", "meta_topk", "meta_soft")
 GUIDED = ("meta_topk", "meta_soft")
 """Those that read meta scores."""
@@ -56,21 +58,40 @@ def count(ballots: Ballots, voters: np.ndarray, policy: str, k_meta: float | Non
         policy: one of `POLICIES`.
         k_meta: of meta_topk: as for `guided_count`.
     """
-    scores = ballots.scores
     if policy == "meta_topk":
         voters = guided(ballots.meta, voters, k_meta)
     used = voters.sum(axis=-1)
-    if policy in ("sum", "meta_topk"):
-        return Tally(_add(voters, scores), used)
-    some = np.maximum(used, 1)[..., None]
+    if policy == "meta_soft":
+        return Tally(_weighted(ballots, voters), used)
+    points, unit = given(ballots.scores, policy)
+    totals = _add(voters, points)
     if policy == "mean":
-        return Tally(_add(voters, scores) / some, used)
+        return Tally(totals / np.maximum(used, 1)[..., None], used)
+    if policy in ("majority", "rank"):
+        return Tally((totals / unit).astype(np.float64), used)
+    return Tally(totals, used)
+
+
+def given(scores: np.ndarray, policy: str) -> tuple[np.ndarray, int]:
+    """Returns what each critique gives each response in a policy that adds up.
+
+    Args:
+        scores: int [..., K, n].
+        policy: one that weighs all voters alike; the mean divides what the sum adds up.
+
+    Returns:
+        Whole numbers [..., K, n], so that equal sums are equal, and how many of them are one point of the vote.
+    """
     if policy == "majority":
-        shares, unit = _shares(scores)
-        return Tally((_add(voters, shares) / unit).astype(np.float64), used)
+        return _shares(scores)
     if policy == "rank":
-        return Tally(_add(voters, _twice_borda(scores)) / 2, used)
-    return Tally(_weighted(ballots, voters), used)
+        return _twice_borda(scores), 2
+    return scores, 1
+
+
+def widest(policy: str, n: int) -> int:
+    """The most points that one critique can put between two of n responses in a policy that `given` knows."""
+    return {"majority": 1, "rank": n - 1}.get(policy, HIGHEST - LOWEST)
 
 
 def guided(meta: np.ndarray, voters: np.ndarray, k_meta: float | None) -> np.ndarray:
@@ -109,7 +130,7 @@ def _add(voters: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _shares(scores: np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns what majority gives [..., K, n], in units of one over the second: whole numbers, so that equal sums are equal."""
+    """`given` of majority."""
     top = scores == scores.max(axis=-1, keepdims=True)
     winners = top.sum(axis=-1, keepdims=True)
     unit = math.lcm(*np.unique(winners).tolist())

@@ -52,6 +52,7 @@ def vote(judgement: Judgement, *, policy: str = "sum", k: int | None = None, k_m
         k=len(voters),
         vote=policy,
         outcomes=outcomes,
+        stop=None,
     )
 
 

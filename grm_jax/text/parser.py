@@ -25,11 +25,11 @@ from dataclasses import dataclass
 
 from grm_jax.text.principles import Principle, read_principles
 
-__all__ = ["LONGEST", "Critique", "Outcome", "Principle", "parse_critique"]
+__all__ = ["HIGHEST", "LONGEST", "LOWEST", "Critique", "Outcome", "Principle", "parse_critique"]
 
 LONGEST = 2**18
 
-_LOWEST, _HIGHEST = 1, 10
+LOWEST, HIGHEST = 1, 10
 _BOX = r"\boxed{"
 _BRACE = re.compile(r"\\boxed\{|\{|\}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -96,8 +96,8 @@ def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
     if len(fields) != n:
         return Outcome.WRONG_COUNT
     # Only what is short enough becomes a number: the interpreter refuses to read very long ones.
-    scores = tuple(int(each) for each in fields if len(each) <= len(str(_HIGHEST)))
-    if len(scores) < n or not all(_LOWEST <= score <= _HIGHEST for score in scores):
+    scores = tuple(int(each) for each in fields if len(each) <= len(str(HIGHEST)))
+    if len(scores) < n or not all(LOWEST <= score <= HIGHEST for score in scores):
         return Outcome.OUT_OF_RANGE
     return scores
 

@@ -101,6 +101,23 @@ def test_on_one_mesh_of_all_hosts_process_0_stores_all(grm, model, items, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mesh", [("--gin.DecodeMesh.data=4",), ("--gin.DecodeMesh.data=8",)], ids=["each", "together"])
+def test_items_stop_early_wherever_they_are_drawn(grm, tmp_path, mesh):
+    """Decisions are per item: hosts that share the items, and hosts that draw together, stop as one process does."""
+    data, stop = tmp_path / "arena.jsonl", ("--stop", "confident", "--confidence", 0.8, "--round", 2)
+    assert grm("data", "arena", "--split", "test", "--count", 6, "--seed", 1, "--output", data)[0] == 0
+    judge = ("judge", "--model", "tiny", "--input", data, "--k", 8, "--temperature", 1, "--max-new", 160, *stop)
+    assert_done(ended(both(*judge, "--output", tmp_path / "two", *mesh)))
+    code, _, error = grm(*judge, "--output", tmp_path / "one")
+    assert code == 0, error
+    assert_same_store(tmp_path / "two", tmp_path / "one")
+    made = [objects(tmp_path / name / "judgements.jsonl") for name in ("two", "one")]
+    decisions = [[(each["id"], each["k"], each["best"], each["stop"]) for each in run] for run in made]
+    assert decisions[0] == decisions[1]
+    assert 2 <= min(k for _, k, _, _ in decisions[0]) < 8
+
+
+@pytest.mark.slow
 def test_rejection_sampling_and_evaluation_spread_over_hosts(grm, model, items, tmp_path):
     rft = ("rft", "--model", model, "--input", items, "--samples", 2, "--hinted", "--max-new", 12)
     evaluation = (
