@@ -35,6 +35,7 @@ def open_run(args: argparse.Namespace, about: dict[str, str], judge: "Judge | No
     import sys
 
     from grm_jax.cli import configure
+    from grm_jax.cli.outputs import keep_compiled
     from grm_jax.judge.run_folder import RunFolder
 
     def report(message: str) -> None:
@@ -44,6 +45,7 @@ def open_run(args: argparse.Namespace, about: dict[str, str], judge: "Judge | No
         return RunFolder.reopen(args.output, report=report)
     folder = RunFolder.open(args.output, judge.identity(args.seed) | about, report=report)
     folder.keep_configuration(configure.operative())
+    keep_compiled(folder.path)
     return folder
 
 

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     skipped = max(0, len(notes) - 1)  # one note a line left out, and one with their count
 
     from grm_jax.cli.meta_score import score_missing
+    from grm_jax.cli.outputs import keep_compiled
     from grm_jax.cli.progress import bar
     from grm_jax.judge.filling import fill
     from grm_jax.judge.run_folder import RunFolder
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     with RunFolder.open(args.output, judge.identity(args.seed), report=lambda m: print(m, file=sys.stderr)) as folder:
         if args.meta_model:
             folder.check_meta_model(meta_name)
+        keep_compiled(folder.path)
         folder.keep_configuration(configure.operative())
         fill(judge, folder, items, args.k, args.seed, stop=stop, vote=args.vote, bar=bar)
         if args.meta_model:

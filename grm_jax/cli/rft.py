@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"grm rft: {note}", file=sys.stderr)
     skipped = max(0, len(notes) - 1)  # one note a line left out, and one with their count
 
+    from grm_jax.cli.outputs import keep_compiled
     from grm_jax.cli.progress import bar
     from grm_jax.judge.run_folder import RunFolder
     from grm_jax.parallel import hosts
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     judge = load_judge(args.model, settings, template=args.template, dtype=args.dtype)
     with RunFolder.open(args.output, judge.identity(settings.seed), report=warn) as folder:
+        keep_compiled(folder.path)
         folder.keep_configuration(configure.operative())
         report = sample_and_reject(judge, folder, items, settings, bar=bar, report=warn)
     if not hosts.is_leader():

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-COMPILED = ".compiled"
 _DESCRIPTION = """\
 Self-principled critique tuning from beginning to end. Five stages, each in a folder of its own under RUN:
   base   a judge made from nothing (not with Spct.base, which names a model folder to start from)
@@ -49,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the stages and writes the report; returns the exit code."""
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
+    from grm_jax.cli.outputs import keep_compiled
     from grm_jax.cli.progress import bar
     from grm_jax.evaluate.curve_tables import summary
     from grm_jax.spct.run import run_spct
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     def say(message: str) -> None:
         print(message, flush=True)
 
-    _keep_compiled(output / COMPILED)
+    keep_compiled(output)
     result = run_spct(recipe, output, chosen, configure.operative(), bar=bar, report=say)
     if result is None:
         return EXIT_OK
@@ -71,18 +71,6 @@ def run(args: argparse.Namespace) -> int:
     if result.too_long:
         print(f"{result.too_long} evaluation items not judged by every judge: their prompts are too long")
     return EXIT_UNJUDGED if result.too_long else EXIT_OK
-
-
-def _keep_compiled(folder: Path) -> None:
-    """Lets judges of one shape share their compiled programs, and a run that goes on find those it had.
-
-    A folder that the user has named (JAX_COMPILATION_CACHE_DIR) is used instead.
-    """
-    import jax
-
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _chosen(only: str | None, skip: str | None) -> list[str]:
