@@ -14,7 +14,7 @@ _CACHED = 2**18  # numbers that a CPU searches together, at most: the search rea
 
 
 def likeliest(weights: jax.Array, limit: jax.Array, amount: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Keeps words from the largest weight down, the lower id first where weights tie, as long as those before take less than a limit.
+    """Keeps words from the largest weight down, lower ids first where weights tie, while those before take less than a limit.
 
     Each bit of the weight at the edge takes one masked sum: 30 passes over the words, where a sort would take more and move them.
 

@@ -63,7 +63,9 @@ def test_the_same_words_as_by_sorting(words, policy):
     logits[3] = -np.inf
     logits[3, words // 2] = -1e38
     logits[4] = np.where(np.arange(words) % 2, 0.0, -0.0)
-    np.testing.assert_array_equal(candidates(jnp.asarray(logits), policy), sorted_candidates(jnp.asarray(logits), policy))
+    np.testing.assert_array_equal(
+        candidates(jnp.asarray(logits), policy), sorted_candidates(jnp.asarray(logits), policy)
+    )
 
 
 @pytest.mark.parametrize("words", [3, 300, 1001])
