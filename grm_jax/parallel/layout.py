@@ -60,7 +60,7 @@ class Layout:
     def tree(self, names: Any, arrays: Any) -> Any:
         """`sharding` of every leaf of `arrays`; `names` has a `PartitionSpec` of names for each, or for some that share one."""
 
-        def places(spec: PartitionSpec, part: Any) -> Any:
+        def places(spec: Any, part: Any) -> Any:
             return jax.tree.map(lambda x: self.sharding(spec, x.shape), part)
 
         return jax.tree.map(places, names, arrays, is_leaf=lambda node: isinstance(node, PartitionSpec))
