@@ -54,7 +54,12 @@ def kind(path: Path | str) -> Kind:
 
 
 def load_params(
-    path: Path | str, dtype: Any = None, layout: Layout | None = None, *, unrolled: bool = False
+    path: Path | str,
+    dtype: Any = None,
+    layout: Layout | None = None,
+    *,
+    unrolled: bool = False,
+    quantized: bool = False,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a model of either kind: `load_hugging_face` or `load_orbax`.
 
@@ -63,6 +68,7 @@ def load_params(
         dtype: float32 or bfloat16 for all leaves; None keeps the stored one.
         layout: where the leaves are to live, on a mesh or one device; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
+        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
 
     Returns:
         The config and the parameter tree.
@@ -71,7 +77,7 @@ def load_params(
         UserError: as the two.
     """
     load = {"huggingface": load_hugging_face, "orbax": load_orbax}[kind(path)]
-    return load(path, dtype, layout=layout, unrolled=unrolled)
+    return load(path, dtype, layout=layout, unrolled=unrolled, quantized=quantized)
 
 
 def leaves(path: Path | str) -> tuple[Gemma2Config, Leaves]:

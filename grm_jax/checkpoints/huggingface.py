@@ -19,6 +19,7 @@ from grm_jax.checkpoints.tree import (
     Params,
     checked_dtype,
     checked_leaves,
+    finisher,
     leaf_shardings,
     read_config,
     same_bits,
@@ -42,6 +43,7 @@ def load_hugging_face(
     layout: Layout | None = None,
     *,
     unrolled: bool = False,
+    quantized: bool = False,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a Gemma-2 model, block by block into the arrays that are returned: some megabytes are held beside them.
 
@@ -54,6 +56,7 @@ def load_hugging_face(
         progress: called with (tensors begun, tensors in all).
         layout: where the leaves are to live; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
+        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
 
     Returns:
         The config, and the parameter tree of docs/design.md.
@@ -85,11 +88,12 @@ def load_hugging_face(
     leaves = tree_leaves(config, unrolled=unrolled)
     if _LM_HEAD in headers:
         _check_output_matrix(config, headers, kept["embedding"])
+    finished = finisher(config, layout, unrolled=unrolled, quantized=quantized)
     made = {
-        path: filled(
+        path: finished(path, filled(
             functools.partial(read, leaf), leaf.shape(config), kept[leaf.places[0].path], shardings[path],
             cut=leaf.places[0].row.cut + leaf.stacked,
-        )
+        ))
         for path, leaf in leaves.items()
     }  # fmt: skip
     return config, unflatten_dict(made, sep="/")

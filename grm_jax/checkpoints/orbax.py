@@ -23,6 +23,7 @@ from grm_jax.checkpoints.tree import (
     Params,
     checked_dtype,
     checked_leaves,
+    finisher,
     leaf_shardings,
     read_config,
     write_config,
@@ -77,6 +78,7 @@ def load_orbax(
     layout: Layout | None = None,
     *,
     unrolled: bool = False,
+    quantized: bool = False,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a model that `save_orbax` wrote, leaf by leaf.
 
@@ -86,6 +88,7 @@ def load_orbax(
         progress: called with (leaves done, leaves in all).
         layout: where the leaves are to live; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
+        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
 
     Returns:
         The config and the parameter tree.
@@ -96,12 +99,13 @@ def load_orbax(
     folder, dtype = Path(folder).absolute(), checked_dtype(dtype)
     config, leaves = orbax_leaves(folder)
     stacked, wanted = leaf_shardings(config, layout), leaf_shardings(config, layout, unrolled=unrolled)
+    finished = finisher(config, layout, unrolled=unrolled, quantized=quantized)
     read: dict[str, Any] = {}
     for done, (path, (shape, kept)) in enumerate(leaves.items(), 1):
         leaf = _read_leaf(folder / ORBAX_PARAMS, path, shape, dtype or kept, stacked[path])
         tree = unflatten_dict({path: leaf}, sep="/")
         for name, part in flatten_dict(unroll(tree) if unrolled else tree, sep="/").items():
-            read[name] = part if layout is None else jax.device_put(part, wanted[name])
+            read[name] = finished(name, part if layout is None else jax.device_put(part, wanted[name]))
         if progress:
             progress(done, len(leaves))
     return config, unflatten_dict(read, sep="/")

@@ -1,6 +1,6 @@
 """What both kinds of model folder share: the parameter tree, its dtypes, and config.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from grm_jax.checkpoints.layout import check_shapes, leaf_shapes, tree_leaves
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config, config_from_hugging_face, config_to_hugging_face
 from grm_jax.model.gemma2 import logical_axes
+from grm_jax.model.quantization import quantized_leaf
 from grm_jax.parallel.layout import Layout
 
 Params = dict[str, Any]
@@ -77,6 +78,25 @@ def leaf_shardings(
         return dict.fromkeys(leaves)
     names = flatten_dict(logical_axes(config, unrolled=unrolled), sep="/")
     return {path: layout.sharding(names[path], leaf.shape(config)) for path, leaf in leaves.items()}
+
+
+def finisher(
+    config: Gemma2Config, layout: Layout | None, *, unrolled: bool = False, quantized: bool = False
+) -> Callable[[str, Any], Any]:
+    """Gives what turns (path, leaf as it was read) into the leaf of the tree: itself, or in 8 bits and divided by the same axes.
+
+    A leaf is done when that returns, so that the next is not read beside what it was made of.
+    """
+    names = flatten_dict(logical_axes(config, unrolled=unrolled), sep="/")
+
+    def finished(path: str, leaf: Any) -> Any:
+        if not quantized:
+            return leaf
+        made = quantized_leaf(path, leaf)
+        places = None if layout is None else layout.tree(names[path], made)
+        return jax.block_until_ready(jax.device_put(made, places))
+
+    return finished
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ It fails when the program does not fit."""
 _EPILOG = """\
 examples:
   grm compile --model 27b --step judge --topology v5e:4x4 --gin.DecodeMesh.tensor=16
+  grm compile --model 27b --step judge --topology v5e:2x4 --weights int8 --prompts 1 --gin.DecodeMesh.tensor=8
   grm compile --model 27b --step sft --topology v6e:8x8 --gin_file configs/meshes/devices_64.gin \\
     --gin.Sft.steps=1 --gin.Sft.rows=64 --gin.Sft.length=4096 --gin.Sft.remat=True --gin.Sft.dtype="'bfloat16'"
 
@@ -33,6 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--completion", type=int, default=1024, metavar="N", help="tokens a critique (default: 1024)")
     parser.add_argument("--prompts", type=int, default=4, metavar="N", help="prompts judged together (default: 4)")
     parser.add_argument("--k", type=int, default=32, help="critiques a prompt (default: 32)")
+    parser.add_argument("--weights", choices=["int8"], help="projections in 8 bits, of a judge (default: bfloat16)")
     quick = "least effort: in a tenth of the time, and perhaps a little more memory"
     parser.add_argument("--quick", action="store_true", help=f"compile with {quick}")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.checkpoints.folder import leaves
     from grm_jax.cli import configure
     from grm_jax.cli.sampling_arguments import check_counts
+    from grm_jax.errors import UserError
     from grm_jax.judge.loading import model_folder
     from grm_jax.model.config import PRESETS
     from grm_jax.parallel.chips import topology
@@ -62,13 +65,15 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.train.sft import Sft
 
     check_counts(args, "prompt", "completion", "prompts", "k")
+    if args.weights and args.step != "judge":
+        raise UserError(f"--weights {args.weights}: is of --step judge, which alone can have them; leave it out")
     configure.load(args.gin_file, args.gin_bindings, meshes=False)
     stage = {"sft": Sft, "grpo": Grpo, "meta_rm": MetaRm}.get(args.step)
     settings = configure.make(stage) if stage else None
     config = PRESETS[args.model] if args.model in PRESETS else leaves(model_folder(args.model))[0]
     chip, devices = topology(args.topology)
     layouts = make_layouts(configure.make(TrainMesh), configure.make(DecodeMesh), devices)
-    shape = Shape(args.prompt, args.completion, args.prompts, args.k)
+    shape = Shape(args.prompt, args.completion, args.prompts, args.k, int8=args.weights == "int8")
     found = []
     try:
         for program in programs(config, settings, shape, layouts):

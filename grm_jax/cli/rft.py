@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
     from grm_jax.cli.profiling import add_profile_arguments
+    from grm_jax.cli.sampling_arguments import add_numeric_arguments
 
     parser = subparsers.add_parser(
         "rft", help="sample critiques to learn from and reject the wrong ones", description=_DESCRIPTION,
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a malformed line does")
     parser.add_argument("--limit", type=int, metavar="N", help="take only the first N items")
     parser.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_numeric_arguments(parser)
     settings = parser.add_argument_group("settings, which gin may give as Rft.NAME too")
     settings.add_argument("--samples", type=int, help="critiques an item without a hint, N_RFT (default: 3)")
     settings.add_argument(
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     def warn(message: str) -> None:
         print(message, file=sys.stderr)
 
-    judge = load_judge(args.model, settings, template=args.template, dtype=args.dtype)
+    judge = load_judge(args.model, settings, template=args.template, dtype=args.dtype, weights=args.weights)
     with RunFolder.open(args.output, judge.identity(settings.seed), report=warn) as folder:
         keep_compiled(folder.path)
         folder.keep_configuration(configure.operative())

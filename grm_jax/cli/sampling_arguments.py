@@ -22,7 +22,17 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument(
         "--template", metavar="NAME|FILE", help="prompt template (default: the model's own, else grm)"
     )
-    sampling.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    add_numeric_arguments(sampling)
+
+
+def add_numeric_arguments(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Adds what the judge computes in, and what its weights are kept in."""
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
+    parser.add_argument(
+        "--weights",
+        choices=["int8"],
+        help="keep projections in 8 bits, a scale an output channel (default: as --dtype)",
+    )
 
 
 def add_vote_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,5 +103,6 @@ def load_judge(args: argparse.Namespace) -> "Judge":
     given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
     policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
     return Judge.load(
-        args.model, template=args.template, dtype=args.dtype, policy=policy, max_new=args.max_new, rows=args.rows
-    )
+        args.model, template=args.template, dtype=args.dtype, weights=args.weights, policy=policy,
+        max_new=args.max_new, rows=args.rows,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from grm_jax.judge.rounds import in_rounds
 from grm_jax.judge.voting import unvoted
 from grm_jax.judge.voting import vote as revote
 from grm_jax.keys import stream_key
+from grm_jax.model.quantization import numeric_type
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.sampler import Completion, Request, Sampler
 from grm_jax.text.parser import parse_critique
@@ -58,7 +59,7 @@ class Judge:
             )
         self.prompt_limit = config.max_length - self.max_new
         self._tokenizer = model.tokenizer
-        self._dtype = str(model.params["embedding"].dtype)
+        self._dtype = numeric_type(model.params)
         self.sampler = Sampler(
             config,
             model.params,
@@ -75,12 +76,14 @@ class Judge:
         *,
         template: str | Path | None = None,
         dtype: str | None = None,
+        weights: str | None = None,
         policy: SamplingPolicy | None = None,
         max_new: int | None = None,
         rows: int = 64,
     ) -> "Judge":
         """Loads "tiny" or a model folder; see `loading.load_model` for the arguments of loading and what is raised."""
-        return cls(load_model(model, template=template, dtype=dtype), policy=policy, max_new=max_new, rows=rows)
+        loaded = load_model(model, template=template, dtype=dtype, weights=weights)
+        return cls(loaded, policy=policy, max_new=max_new, rows=rows)
 
     def score(
         self,

@@ -56,7 +56,11 @@ def model_folder(model: str | Path) -> Path:
 
 
 def load_model(
-    model: str | Path = "tiny", *, template: str | Path | None = None, dtype: str | None = None
+    model: str | Path = "tiny",
+    *,
+    template: str | Path | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
 ) -> JudgeModel:
     """Loads what a judge is made of.
 
@@ -64,10 +68,15 @@ def load_model(
         model: "tiny", or a model folder with its tokenizer.
         template: a template's name or file; default: the folder's own template.toml, else "grm".
         dtype: "float32" or "bfloat16"; default: float32 on CPU, bfloat16 on accelerators.
+        weights: "int8" keeps projections in 8 bits (`model.quantization`); default: as `dtype`.
 
     Raises:
-        UserError: a folder that cannot be read, or a tokenizer that does not fit the model.
+        UserError: unknown `weights`, a folder that cannot be read, or a tokenizer that does not fit the model.
     """
+    if weights not in (None, "int8"):
+        raise UserError(
+            f"weights {weights!r}: not known; give int8, or nothing to keep them in the type of the computation"
+        )
     folder = model_folder(model)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     # Everything that can be wrong is looked at before gigabytes of weights are read.
@@ -77,5 +86,7 @@ def load_model(
     own = folder / "template.toml"
     chosen = load_template(template or (own if own.is_file() else "grm"))
     name = f"{folder.resolve().name}@{fingerprint(folder)}"
-    config, params = load_params(folder, dtype, layouts().decode, unrolled=unrolling_pays())
+    config, params = load_params(
+        folder, dtype, layouts().decode, unrolled=unrolling_pays(), quantized=weights == "int8"
+    )
     return JudgeModel(name, config, params, tokenizer, chosen)

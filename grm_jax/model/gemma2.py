@@ -19,7 +19,8 @@ from grm_jax.model.attention import KeyValues, Tokens
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gathering import gathered
 from grm_jax.model.kernels import attention_by, best_kernel
-from grm_jax.model.layers import embed, gated_mlp, project, rms_norm, rotate
+from grm_jax.model.layers import Weight, embed, gated_mlp, project, rms_norm, rotate
+from grm_jax.model.quantization import is_quantized
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
 
@@ -79,11 +80,11 @@ class Block(nn.Module):
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
         merged = attended.reshape(*x.shape[:2], N * H)
-        x = x + norm("post_attention_norm", project(merged, attention["output"].reshape(N * H, D)))
+        x = x + norm("post_attention_norm", project(merged, attention["output"], summed=2))
         x = x + norm("post_mlp_norm", gated_mlp(mlp, norm("pre_mlp_norm", x)))
         return _by_rows(x), own
 
-    def _declare(self, group: str, **leaves: tuple[tuple[int, ...], tuple[str, ...], int]) -> dict[str, jax.Array]:
+    def _declare(self, group: str, **leaves: tuple[tuple[int, ...], tuple[str, ...], int]) -> dict[str, Weight]:
         """Declares a dict of matrices (shape, logical axes, fan-in) as one parameter group, cast to the compute type."""
 
         def init(key: jax.Array) -> dict[str, Any]:
@@ -93,6 +94,8 @@ class Block(nn.Module):
                 for k, (name, (shape, axes, fan_in)) in zip(keys, leaves.items(), strict=True)
             }
 
+        if is_quantized(given := self.variables.get("params", {}).get(group, {})):
+            return given  # to serve only; Flax would compare shapes leaf by leaf, and there are two to a weight
         weights = {
             name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()
         }

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-Params = Mapping[str, jax.Array]
+from grm_jax.model.quantization import QuantizedWeight
+
+Weight = jax.Array | QuantizedWeight
+Params = Mapping[str, Weight]
 
 
 def embed(tokens: jax.Array, embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -44,13 +47,20 @@ def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-def project(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """A dense layer without bias: x [B, T, D] times weight [D, ...] -> [B, T, ...].
+def project(x: jax.Array, weight: Weight, summed: int = 1) -> jax.Array:
+    """A dense layer without bias: x [B, T, I] times weight [I, ...] -> [B, T, ...]; I may be the weight's first `summed` axes.
 
     Written as one product of two matrices, which XLA's CPU compiler differentiates twice as fast as the einsum over B and T.
     """
-    out = x.reshape(-1, x.shape[-1]) @ weight.reshape(weight.shape[0], -1)
-    return out.reshape(*x.shape[:-1], *weight.shape[1:])
+    width = x.shape[-1]
+    rows = x.reshape(-1, width)
+    if isinstance(weight, QuantizedWeight):
+        # Whole numbers up to 127 are exact in bfloat16 too. Sums in float32 would be exchanged on a mesh as such, twice the bytes.
+        sums = rows @ weight.values.reshape(width, -1).astype(x.dtype)
+        out = (sums * weight.scales.reshape(1, -1)).astype(x.dtype)
+    else:
+        out = rows @ weight.reshape(width, -1)
+    return out.reshape(*x.shape[:-1], *weight.shape[summed:])
 
 
 def gated_mlp(params: Params, x: jax.Array) -> jax.Array:

@@ -58,8 +58,12 @@ class Layout:
         return self._named(*spec)
 
     def tree(self, names: Any, arrays: Any) -> Any:
-        """`sharding` of every leaf of `arrays`; `names` has a `PartitionSpec` of names in each place."""
-        return jax.tree.map(lambda x, spec: self.sharding(spec, x.shape), arrays, names)
+        """`sharding` of every leaf of `arrays`; `names` has a `PartitionSpec` of names for each, or for some that share one."""
+
+        def places(spec: Any, part: Any) -> Any:
+            return jax.tree.map(lambda x: self.sharding(spec, x.shape), part)
+
+        return jax.tree.map(places, names, arrays, is_leaf=lambda node: isinstance(node, PartitionSpec))
 
     @property
     def whole(self) -> Sharding:

@@ -1,7 +1,7 @@
 """How the next token is drawn from its logits.
 
 Tokens are drawn by inverting the cumulative distribution with one uniform number a row, instead of a Gumbel number for every word
-of the vocabulary. Letters: R rows, V vocabulary, C candidates.
+of the vocabulary. Letters: R rows, V vocabulary.
 """
 
 import dataclasses
@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from grm_jax.errors import UserError
-
-_BLOCK = 256  # the cumulative sum runs over blocks first, then inside one block
+from grm_jax.sampling.thresholds import first_beyond, likeliest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +44,23 @@ def next_token(logits: jax.Array, uniform: jax.Array, policy: SamplingPolicy) ->
     """Draws one token a row: logits [R, V] float32, uniform [R] in [0, 1) -> int32 [R]."""
     if policy.temperature == 0.0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    weights, tokens = candidates(logits, policy)
-    index = invert_cdf(weights, uniform)
-    return index if tokens is None else jnp.take_along_axis(tokens, index[:, None], axis=-1)[:, 0]
+    return invert_cdf(candidates(logits, policy), uniform)
 
 
-def candidates(logits: jax.Array, policy: SamplingPolicy) -> tuple[jax.Array, jax.Array | None]:
-    """Unnormalized probabilities after temperature and filters.
+def candidates(logits: jax.Array, policy: SamplingPolicy) -> jax.Array:
+    """Unnormalized probabilities [R, V] after temperature and filters, 0 for tokens that are filtered out.
 
     Ties at the edge of a filter are broken towards lower token ids, so the kept set is always the smallest one.
-
-    Returns:
-        weights [R, C], 0 for tokens that are filtered out, and the token ids [R, C] they belong to; None when C = V in id order.
     """
     logits = logits / policy.temperature
-    tokens = None
-    if policy.top_k or policy.top_p < 1.0:
-        count = policy.top_k if 0 < policy.top_k < logits.shape[-1] else logits.shape[-1]
-        logits, tokens = jax.lax.top_k(logits, count)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    if 0 < policy.top_k < logits.shape[-1]:
+        weights = likeliest(weights, jnp.full(weights.shape[:1], float(policy.top_k)), jnp.ones_like)
     if policy.top_p < 1.0:
-        before = jnp.cumsum(weights, axis=-1) - weights
-        weights = jnp.where(before < policy.top_p * jnp.sum(weights, axis=-1, keepdims=True), weights, 0.0)
+        weights = likeliest(weights, policy.top_p * jnp.sum(weights, axis=-1), lambda weights: weights)
     if policy.min_p > 0.0:
         weights = jnp.where(weights >= policy.min_p, weights, 0.0)  # the likeliest token has weight 1
-    return weights, tokens
+    return weights
 
 
 def invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -79,23 +70,4 @@ def invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
         weights: [R, C] float32, not negative, some positive.
         uniform: [R] in [0, 1).
     """
-    R, C = weights.shape
-    block = min(_BLOCK, C)
-    blocks = jnp.pad(weights, ((0, 0), (0, -C % block))).reshape(R, -1, block)
-    sums = jnp.sum(blocks, axis=-1)
-    target = uniform * jnp.sum(sums, axis=-1)
-    chosen, target = _step(sums, target)
-    inside = jnp.take_along_axis(blocks, chosen[:, None, None], axis=1)[:, 0]
-    index, _ = _step(inside, target)
-    return chosen * block + index
-
-
-def _step(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Finds where the cumulative sum of weights [R, C] passes target [R]; returns the index and what is left of target."""
-    cumulative = jnp.cumsum(weights, axis=-1)
-    index = jnp.sum(cumulative <= target[:, None], axis=-1, dtype=jnp.int32)
-    # Rounding can put the target past the end: then the last index of positive weight is meant.
-    last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1).astype(jnp.int32)
-    index = jnp.minimum(index, last)
-    before = jnp.take_along_axis(cumulative - weights, index[:, None], axis=-1)[:, 0]
-    return index, target - before
+    return first_beyond(weights, lambda total: uniform * total)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import parameter_axes
 from grm_jax.model.gemma2 import abstract_params
+from grm_jax.model.quantization import quantized
 from grm_jax.parallel.layout import Layout
 
 Tree = dict[str, Any]
@@ -49,9 +50,10 @@ def placed_weights(params: Tree, layout: Layout, config: Gemma2Config) -> Tree:
     return placed(params, layout.tree(parameter_axes(config, params), params))
 
 
-def decoding_weights(config: Gemma2Config, layout: Layout) -> Tree:
-    """The bfloat16 parameters of a model that samples."""
-    return placed_weights(bfloat16(abstract_params(config)), layout, config)
+def decoding_weights(config: Gemma2Config, layout: Layout, *, int8: bool = False) -> Tree:
+    """The bfloat16 parameters of a model that samples, or its projections in 8 bits."""
+    params = bfloat16(abstract_params(config))
+    return placed_weights(jax.eval_shape(quantized, params) if int8 else params, layout, config)
 
 
 def bytes_of(tree: Any) -> int:

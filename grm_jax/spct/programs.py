@@ -54,12 +54,14 @@ class Shape:
         completion: T, tokens of a critique, of the same.
         prompts: P that are judged together.
         k: critiques of each.
+        int8: the judge's projections are kept in 8 bits.
     """
 
     prompt: int = 2048
     completion: int = 1024
     prompts: int = 4
     k: int = 32
+    int8: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,10 @@ def _judge(
     P, k = (grpo.rows // grpo.group, grpo.group) if grpo else (shape.prompts, shape.k)
     P += -P % layout.parts
     S, R, N = shape.prompt, P * k, shape.completion
-    model, params = Gemma2(config, kernel=best_kernel(layout.backend)), decoding_weights(config, layout)
+    model, params = (
+        Gemma2(config, kernel=best_kernel(layout.backend)),
+        decoding_weights(config, layout, int8=shape.int8),
+    )
     rows = lambda shape, dtype: placed_rows(jax.ShapeDtypeStruct(shape, dtype), layout)  # noqa: E731
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
 

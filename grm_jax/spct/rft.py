@@ -93,12 +93,19 @@ class Report:
 
 
 def load_judge(
-    model: str | Path, settings: Rft, *, template: str | Path | None = None, dtype: str | None = None
+    model: str | Path,
+    settings: Rft,
+    *,
+    template: str | Path | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
 ) -> Judge:
     """Loads the judge that writes the critiques, set as the stage wants it; raises as `Judge.load`."""
     policy = SamplingPolicy(temperature=settings.temperature)
     max_new = settings.max_new or None
-    return Judge.load(model, template=template, dtype=dtype, policy=policy, max_new=max_new, rows=settings.rows)
+    return Judge.load(
+        model, template=template, dtype=dtype, weights=weights, policy=policy, max_new=max_new, rows=settings.rows
+    )
 
 
 def sample_and_reject(

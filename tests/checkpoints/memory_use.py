@@ -1,6 +1,6 @@
 """A program: loads a model folder, makes a sampler of it or saves it again, and prints as JSON what that took beside the arrays.
 
-    python memory_use.py FOLDER float32|bfloat16 DATA FSDP TENSOR train|decode [TARGET]
+    python memory_use.py FOLDER float32|bfloat16|int8 DATA FSDP TENSOR train|decode [TARGET]
 
 What counts is anonymous memory (RssAnon): pages of files that are mapped are the system's to take back. On the CPU the arrays are
 host memory too and are subtracted. A process of its own samples this one, because numpy keeps Python's lock while it copies; and
@@ -61,12 +61,14 @@ def main(folder: str, dtype: str, *rest: str) -> None:
     from grm_jax.sampling.policy import SamplingPolicy
     from grm_jax.sampling.sampler import Sampler
 
+    quantized = dtype == "int8"
+    dtype = "bfloat16" if quantized else dtype
     sizes = tuple(map(int, shape))
     layouts = make_layouts(TrainMesh(*sizes), DecodeMesh(*sizes))
     layout = getattr(layouts, table)
     jax.block_until_ready(jax.numpy.zeros(3) + 1)  # what jax itself needs is there before
     with Peak() as loading:
-        config, params = load_params(folder, dtype, layout, unrolled=table == "decode")
+        config, params = load_params(folder, dtype, layout, unrolled=table == "decode", quantized=quantized)
         jax.block_until_ready(params)
     leaves = jax.tree.leaves(params)
     arrays = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)

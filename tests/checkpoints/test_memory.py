@@ -73,6 +73,14 @@ def test_less_than_two_tensors_are_held_beside_the_arrays(middling, tmp_path, wa
     assert found.get("saving", 0) < 2 * largest * (2 if way[0] == "float32" else 1), found
 
 
+def test_weights_in_8_bits_are_made_a_leaf_at_a_time(middling):
+    """Beside them there are one leaf in bfloat16 and in float32, and what compiling takes, which does not grow with the model."""
+    folder, largest = middling
+    found = used(folder, "int8", 1, 1, 1, "decode")
+    assert 100e6 < found["arrays"] < 125e6
+    assert found["loading"] < 3 * largest + 2**25, found
+
+
 @pytest.mark.slow
 def test_less_than_two_tensors_are_held_beside_gigabytes(tmp_path):
     config = Gemma2Config(65536, 2048, 16384, 18, 8, 4, 256)

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from grm_jax.checkpoints import blocks, huggingface, load_params, save_hugging_face, save_orbax
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import logical_axes, unroll
+from grm_jax.model.quantization import quantized
 from grm_jax.parallel.layout import Layout, make_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 
@@ -135,6 +136,21 @@ def test_orbax_folders_are_loaded_into_the_same_arrays(tmp_path, name, unrolled)
         _, found = load_params(tmp_path / "orbax", dtype, layout(name), unrolled=unrolled)
         assert_same_tensors(flat(found), flat(wanted))
         assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, wanted)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+@pytest.mark.parametrize("name", ["one device", "train (2, 2, 2)", "decode (2, 1, 4)"])
+def test_weights_are_quantized_as_they_are_loaded(tmp_path, name, unrolled):
+    """The values that the whole tree would have, on the devices that would hold them; of both kinds of folder."""
+    folder, _ = stored(tmp_path / "in", "float32")
+    save_orbax(tmp_path / "orbax", *load_params(folder))
+    _, params = load_params(folder, None, unrolled=unrolled)
+    expected = quantized(params)
+    where = layout(name).tree(logical_axes(CONFIG, unrolled=unrolled), expected)
+    for each in (folder, tmp_path / "orbax"):
+        _, found = load_params(each, None, layout(name), unrolled=unrolled, quantized=True)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert jax.tree.map(lambda leaf: leaf.sharding, found) == where
 
 
 def test_a_device_reads_what_it_holds(tmp_path, monkeypatch):

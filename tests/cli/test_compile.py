@@ -5,6 +5,7 @@ import json
 import jax
 import pytest
 
+from grm_jax.model.config import PRESETS
 from grm_jax.parallel.chips import CHIPS, Chip
 
 JUDGE = ("--model", "tiny", "--step", "judge", "--prompt", 32, "--completion", 8, "--prompts", 8, "--k", 2)
@@ -32,6 +33,19 @@ def test_what_a_judge_takes_is_told_as_a_table_and_as_json(grm, slice_of):
     assert token["seconds"] == max(token["arithmetic"], token["reading"], token["sending"])
 
 
+def test_weights_in_8_bits_take_less(grm, slice_of):
+    """A byte a projection instead of two, and four a channel; the embedding and norms stay bfloat16."""
+    command = ("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8", "--json")
+    plain, narrow = (json.loads(grm(*command, *more)[1]) for more in ((), ("--weights", "int8")))
+    c = PRESETS["tiny"]
+    heads, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    projections = c.num_layers * c.model_dim * (2 * heads + 2 * kv + 3 * c.mlp_dim)
+    channels = c.num_layers * (heads + 2 * kv + 2 * c.model_dim + 2 * c.mlp_dim)
+    for before, after in zip(plain, narrow, strict=True):
+        assert before["arguments"] - after["arguments"] == projections - 4 * channels
+    assert narrow[1]["reading"] < plain[1]["reading"]
+
+
 def test_what_does_not_fit_ends_with_exit_code_2(grm, slice_of):
     slice_of(Chip(2**20, 1e12, 1e9, 1e9))
     code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
@@ -42,4 +56,5 @@ def test_what_does_not_fit_ends_with_exit_code_2(grm, slice_of):
 def test_mistakes_are_refused_in_one_line(refused):
     assert "the kinds are v4, v5e, v5p, v6e" in refused("compile", *JUDGE, "--topology", "h100:8")
     assert "Sft.steps not set" in refused("compile", "--step", "sft", "--topology", "v5e:2x2")
+    assert "is of --step judge" in refused("compile", "--step", "sft", "--topology", "v5e:2x2", "--weights", "int8")
     assert "--k must be at least 1" in refused("compile", *JUDGE[:-1], 0, "--topology", "v5e:2x2")

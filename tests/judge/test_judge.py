@@ -201,7 +201,13 @@ def test_the_identity_names_all_that_a_sample_depends_on(judge, judge_folder):
     same = Judge.load(judge_folder, policy=judge.policy, max_new=12, rows=4)
     assert same.identity(0) == judge.identity(0)
     assert json.loads(json.dumps(judge.identity(0))) == judge.identity(0)
-    changed = [{"max_new": 13}, {"template": "grm"}, {"policy": SamplingPolicy(0.5)}, {"dtype": "bfloat16"}]
+    changed = [
+        {"max_new": 13},
+        {"template": "grm"},
+        {"policy": SamplingPolicy(0.5)},
+        {"dtype": "bfloat16"},
+        {"weights": "int8"},
+    ]
     for settings in changed:
         other = Judge.load(judge_folder, **{"policy": judge.policy, "max_new": 12, **settings})
         assert other.identity(0) != judge.identity(0), settings

@@ -13,6 +13,8 @@ from grm_jax.errors import UserError
 from grm_jax.keys import generator
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.critique_reward import HEAD
+from grm_jax.model.gemma2 import logical_axes
+from grm_jax.model.quantization import quantized
 from grm_jax.parallel.layout import DecodeMesh, Layouts, TrainMesh, layouts, make_layouts, use
 from grm_jax.parallel.meshes import make_mesh
 from grm_jax.sampling.policy import SamplingPolicy
@@ -130,7 +132,7 @@ def test_parts_of_a_batch_add_up_on_a_mesh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, gradient)
 
 
-def samples():
+def samples(params=PARAMS):
     rng = generator("test", "mesh prompts")
     head = rng.integers(3, SHAPE.vocab_size, 33)
     requests = [
@@ -141,7 +143,7 @@ def samples():
         for n, h in ((5, 33), (9, 33), (40, 0), (12, 0), (7, 0), (21, 33))
     ]  # fmt: skip
     sampler = Sampler(
-        SHAPE, PARAMS, policy=SamplingPolicy(temperature=1.0), max_new=12, stop_ids=frozenset({1, 2, 3}), rows=16
+        SHAPE, params, policy=SamplingPolicy(temperature=1.0), max_new=12, stop_ids=frozenset({1, 2, 3}), rows=16
     )
     return dict(sampler.sample(requests))
 
@@ -163,6 +165,23 @@ def test_a_mesh_samples_what_one_device_samples(sampled_alone, shape):
     assert any(c.stopped for cs in found.values() for c in cs) and any(
         not c.stopped for cs in found.values() for c in cs
     )
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_weights_in_8_bits_are_divided_as_weights_are(shape):
+    """Values as their weights, scales along the axes they have; and the tokens are those of one device."""
+    params = quantized(PARAMS)
+    alone = samples(params)
+    with use(make_layouts(TrainMesh(), DecodeMesh(*shape))):
+        found = samples(params)
+        where = layouts().decode.tree(logical_axes(SHAPE), params)["layers"]["local"]
+    for i, completions in alone.items():
+        assert [c.ids.tolist() for c in found[i]] == [c.ids.tolist() for c in completions]
+    tensor = ("tensor",) if shape[2] > 1 else None
+    assert where["mlp"]["up"].values.spec == PartitionSpec(None, None, tensor)
+    assert where["mlp"]["up"].scales.spec == PartitionSpec(None, None, tensor)
+    assert where["mlp"]["down"].values.spec == PartitionSpec(None, tensor, None)
+    assert where["mlp"]["down"].scales.spec == PartitionSpec(None, None, None)
 
 
 def test_weights_move_from_the_mesh_that_trains_to_the_one_that_samples(sampled_alone):
