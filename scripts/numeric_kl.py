@@ -3,9 +3,10 @@
 
 usage: python scripts/numeric_kl.py ITEMS [--model tiny|DIR] [--count 200] [--seed 0]
 
-One critique of each item is drawn in float32; each of its tokens is predicted again, given those before, in other numbers. Printed
-are the divergence KL(float32 | other) of a token in nats, mean with its standard error and largest, and how often the likeliest
-word is another.
+One critique of each item is drawn in float32; each of its tokens is predicted again, given those before, in other numbers: those of
+whole critiques at once, or token by token as a judge decodes them, which is where keys and values in 8 bits are read. Printed are
+the divergence KL(float32 | other) of a token in nats, mean with its standard error and largest, and how often the likeliest word
+is another.
 """
 
 import argparse
@@ -22,18 +23,26 @@ sys.path.insert(0, str(ROOT))
 
 from grm_jax.data.jsonl import read_jsonl_items  # noqa: E402
 from grm_jax.judge.judge import Judge  # noqa: E402
-from grm_jax.judge.loading import load_model  # noqa: E402
+from grm_jax.judge.loading import JudgeModel, load_model  # noqa: E402
 from grm_jax.judge.orders import order  # noqa: E402
 from grm_jax.keys import stream_key  # noqa: E402
-from grm_jax.model.gemma2 import forward, native  # noqa: E402
+from grm_jax.model.attention import Tokens  # noqa: E402
+from grm_jax.model.gemma2 import CacheSegment, forward, native  # noqa: E402
 from grm_jax.model.heads import next_token_logits  # noqa: E402
+from grm_jax.sampling.decode import empty_prompts, empty_segment, keys_by_column, prefill, put, write  # noqa: E402
 from grm_jax.sampling.sampler import Request  # noqa: E402
 from grm_jax.text.template import Prompt  # noqa: E402
 
-NUMBERS = {
+NUMBERS: dict[str, dict[str, Any]] = {
     "float32, int8 weights": {"dtype": "float32", "weights": "int8"},
+    "float32, decoded": {"dtype": "float32", "int8_cache": False},
+    "float32, int8 cache": {"dtype": "float32", "int8_cache": True},
+    "float32, int8 weights and cache": {"dtype": "float32", "weights": "int8", "int8_cache": True},
     "bfloat16": {"dtype": "bfloat16"},
     "bfloat16, int8 weights": {"dtype": "bfloat16", "weights": "int8"},
+    "bfloat16, decoded": {"dtype": "bfloat16", "int8_cache": False},
+    "bfloat16, int8 cache": {"dtype": "bfloat16", "int8_cache": True},
+    "bfloat16, int8 weights and cache": {"dtype": "bfloat16", "weights": "int8", "int8_cache": True},
 }
 _ROWS = 16  # computed together
 
@@ -51,9 +60,13 @@ def critiques(model: str, items: list[Any], seed: int) -> list[tuple[np.ndarray,
     return [(request.ids, drawn[i][0].ids) for i, request in enumerate(requests)]
 
 
-def distributions(model: str, rows: list[tuple[np.ndarray, np.ndarray]], **numbers: Any) -> list[np.ndarray]:
-    """Log-probabilities float32 [t, V] of the next word at each token of every critique."""
+def distributions(
+    model: str, rows: list[tuple[np.ndarray, np.ndarray]], *, int8_cache: bool | None = None, **numbers: Any
+) -> list[np.ndarray]:
+    """Log-probabilities float32 [t, V] of the next word at each token of every critique; decoded, unless `int8_cache` is None."""
     loaded = load_model(model, **numbers)
+    if int8_cache is not None:
+        return decoded(loaded, rows, int8_cache)
     module = native(loaded.config)
 
     @jax.jit
@@ -74,6 +87,42 @@ def distributions(model: str, rows: list[tuple[np.ndarray, np.ndarray]], **numbe
             logprobs[row, len(prompt) - 1 : len(prompt) + len(critique) - 1]
             for row, (prompt, critique) in enumerate(batch)
         ]
+    return found
+
+
+def decoded(loaded: JudgeModel, rows: list[tuple[np.ndarray, np.ndarray]], int8_cache: bool) -> list[np.ndarray]:
+    """`distributions`, token by token: each attends to its prompt and to the tokens before it as the cache keeps them."""
+    module, params = native(loaded.config), loaded.params
+    dtype = params["embedding"].dtype
+    kept: dict[str, Any] = {"by_column": keys_by_column(jax.default_backend()), "int8": int8_cache}
+    P, N = (max(len(row[i]) for row in rows) for i in range(2))
+
+    @jax.jit
+    def run(params: Any, prompts: jax.Array, lengths: jax.Array, critiques: jax.Array) -> jax.Array:
+        computed = prefill(module, params, prompts, lengths)
+        held = put(empty_prompts(module, _ROWS, P, dtype, **kept), computed, jnp.arange(_ROWS)[None])
+
+        def step(ring: CacheSegment, at: tuple[jax.Array, jax.Array]) -> tuple[CacheSegment, jax.Array]:
+            token, index = at
+            position, seen = (lengths + index)[:, None], jnp.ones((_ROWS, 1), jnp.int32)
+            hidden, new = forward(module, params, token[:, None], position, seen, (held.segment, ring))
+            return write(ring, CacheSegment(new.layers, Tokens(position, seen)), index), hidden[:, 0]
+
+        ring = empty_segment(module, _ROWS, N, dtype, **kept)
+        _, after = jax.lax.scan(step, ring, (critiques.T[:-1], jnp.arange(N - 1, dtype=jnp.int32)))
+        hidden = jnp.concatenate([held.hidden[None], after]).swapaxes(0, 1)
+        return jax.nn.log_softmax(next_token_logits(hidden, params["embedding"], loaded.config), axis=-1)
+
+    found: list[np.ndarray] = []
+    for start in range(0, len(rows), _ROWS):
+        batch = rows[start : start + _ROWS]
+        prompts, critiques = np.zeros((_ROWS, P), np.int32), np.zeros((_ROWS, N), np.int32)
+        lengths = np.ones(_ROWS, np.int32)
+        for row, (prompt, critique) in enumerate(batch):
+            prompts[row, : len(prompt)], critiques[row, : len(critique)] = prompt, critique
+            lengths[row] = len(prompt)
+        logprobs = np.asarray(run(params, jnp.asarray(prompts), jnp.asarray(lengths), jnp.asarray(critiques)))
+        found += [logprobs[row, : len(critique)] for row, (_, critique) in enumerate(batch)]
     return found
 
 

@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prompts", type=int, default=4, metavar="N", help="prompts judged together (default: 4)")
     parser.add_argument("--k", type=int, default=32, help="critiques a prompt (default: 32)")
     parser.add_argument("--weights", choices=["int8"], help="projections in 8 bits, of a judge (default: bfloat16)")
+    parser.add_argument("--cache", choices=["int8"], help="keys and values in 8 bits, of a judge (default: bfloat16)")
     quick = "least effort: in a tenth of the time, and perhaps a little more memory"
     parser.add_argument("--quick", action="store_true", help=f"compile with {quick}")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -65,15 +66,17 @@ def run(args: argparse.Namespace) -> int:
     from grm_jax.train.sft import Sft
 
     check_counts(args, "prompt", "completion", "prompts", "k")
-    if args.weights and args.step != "judge":
-        raise UserError(f"--weights {args.weights}: is of --step judge, which alone can have them; leave it out")
+    for name, kind in (("weights", args.weights), ("cache", args.cache)):
+        if kind and args.step != "judge":
+            raise UserError(f"--{name} {kind}: is of --step judge, which alone can have it; leave it out")
     configure.load(args.gin_file, args.gin_bindings, meshes=False)
     stage = {"sft": Sft, "grpo": Grpo, "meta_rm": MetaRm}.get(args.step)
     settings = configure.make(stage) if stage else None
     config = PRESETS[args.model] if args.model in PRESETS else leaves(model_folder(args.model))[0]
     chip, devices = topology(args.topology)
     layouts = make_layouts(configure.make(TrainMesh), configure.make(DecodeMesh), devices)
-    shape = Shape(args.prompt, args.completion, args.prompts, args.k, int8=args.weights == "int8")
+    int8, int8_cache = args.weights == "int8", args.cache == "int8"
+    shape = Shape(args.prompt, args.completion, args.prompts, args.k, int8=int8, int8_cache=int8_cache)
     found = []
     try:
         for program in programs(config, settings, shape, layouts):

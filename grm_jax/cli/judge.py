@@ -14,7 +14,7 @@ examples:
   grm judge --model DeepSeek-GRM-27B --input items.jsonl --output run --k 32 --temperature 0.5
   grm judge --model DIR --input items.jsonl --output run --k 32 --meta-model META --vote meta_topk --k-meta 8
   grm judge --model DIR --input items.jsonl --output run --k 32 --stop confident --confidence 0.95
-  grm judge --model DIR --input items.jsonl --output run --k 32 --dtype bfloat16 --weights int8
+  grm judge --model DIR --input items.jsonl --output run --k 32 --dtype bfloat16 --weights int8 --cache int8
   grm judge --model DIR --input judgebench/gpt.jsonl --layout judgebench --output run --k 2
 
 An item is one JSON object a line: id, prompt or conversation, responses, and optionally label, reference, principles,

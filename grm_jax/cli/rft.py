@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     def warn(message: str) -> None:
         print(message, file=sys.stderr)
 
-    judge = load_judge(args.model, settings, template=args.template, dtype=args.dtype, weights=args.weights)
+    numbers = {"dtype": args.dtype, "weights": args.weights, "cache": args.cache}
+    judge = load_judge(args.model, settings, template=args.template, **numbers)
     with RunFolder.open(args.output, judge.identity(settings.seed), report=warn) as folder:
         keep_compiled(folder.path)
         folder.keep_configuration(configure.operative())

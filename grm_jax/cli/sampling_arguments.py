@@ -26,12 +26,17 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_numeric_arguments(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """Adds what the judge computes in, and what its weights are kept in."""
+    """Adds what the judge computes in, and what its weights, and keys and values, are kept in."""
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on CPU, else bfloat16")
     parser.add_argument(
         "--weights",
         choices=["int8"],
         help="keep projections in 8 bits, a scale an output channel (default: as --dtype)",
+    )
+    parser.add_argument(
+        "--cache",
+        choices=["int8"],
+        help="keep keys and values in 8 bits, a scale a token and head (default: as --dtype)",
     )
 
 
@@ -104,5 +109,5 @@ def load_judge(args: argparse.Namespace) -> "Judge":
     policy = configure.make(SamplingPolicy, **{name: value for name, value in given.items() if value is not None})
     return Judge.load(
         args.model, template=args.template, dtype=args.dtype, weights=args.weights, policy=policy,
-        max_new=args.max_new, rows=args.rows,
+        max_new=args.max_new, rows=args.rows, cache=args.cache,
     )  # fmt: skip

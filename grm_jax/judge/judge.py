@@ -46,8 +46,24 @@ class Judge:
         policy: SamplingPolicy | None = None,
         max_new: int | None = None,
         rows: int = 64,
+        cache: str | None = None,
     ):
-        """Prepares a judge; `rows` critiques are decoded together, at most."""
+        """Prepares a judge.
+
+        Args:
+            model: what it is made of.
+            policy: how critiques are sampled; default: `SamplingPolicy()`.
+            max_new: tokens a critique; default: 1024, or half the context.
+            rows: critiques that are decoded together, at most.
+            cache: "int8" keeps keys and values in 8 bits; default: in the type of the computation.
+
+        Raises:
+            UserError: `max_new` that leaves no room for a prompt, or unknown `cache`.
+        """
+        if cache not in (None, "int8"):
+            raise UserError(
+                f"cache {cache!r}: not known; give int8, or nothing to keep it in the type of the computation"
+            )
         config = model.config
         self.name, self.config, self.template = model.name, config, model.template
         self.policy = policy or SamplingPolicy()
@@ -59,7 +75,7 @@ class Judge:
             )
         self.prompt_limit = config.max_length - self.max_new
         self._tokenizer = model.tokenizer
-        self._dtype = numeric_type(model.params)
+        self._dtype = numeric_type(model.params, int8_cache=cache == "int8")
         self.sampler = Sampler(
             config,
             model.params,
@@ -67,6 +83,7 @@ class Judge:
             max_new=self.max_new,
             stop_ids=model.tokenizer.stop_ids,
             rows=rows,
+            int8_cache=cache == "int8",
         )
 
     @classmethod
@@ -80,10 +97,11 @@ class Judge:
         policy: SamplingPolicy | None = None,
         max_new: int | None = None,
         rows: int = 64,
+        cache: str | None = None,
     ) -> "Judge":
         """Loads "tiny" or a model folder; see `loading.load_model` for the arguments of loading and what is raised."""
         loaded = load_model(model, template=template, dtype=dtype, weights=weights)
-        return cls(loaded, policy=policy, max_new=max_new, rows=rows)
+        return cls(loaded, policy=policy, max_new=max_new, rows=rows, cache=cache)
 
     def score(
         self,

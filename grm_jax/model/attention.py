@@ -9,13 +9,16 @@ Letters: R rows, B batch of a segment, k rows at most that share one of it, T qu
 K key/value heads, G = N / K, H head width, A parts of rows and of a batch that share nothing.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from grm_jax.model.layers import soft_cap
+from grm_jax.model.quantization import quantize
 
 MASKED = -2.3819763e38  # finite, so that a row that sees nothing (padding) stays free of NaN
 QUERY_BLOCK = 1024  # longer sequences attend in blocks of this many queries: memory grows with T, not T * T
@@ -28,26 +31,58 @@ class KeyValues:
     Attributes:
         keys: [..., B, K, S, H]; by column [..., B, K, H, S].
         values: [..., B, K, S, H].
+        key_scales: None, or [..., B, K, 1, S] float32: keys are int8, and stand for themselves times the scale of their token.
+        value_scales: the same of values; keys and values are of one kind.
         by_column: how keys lie. Few queries against many keys are a product that a CPU does up to nine times as fast by column
             (`sampling.decode.keys_by_column`).
     """
 
     keys: jax.Array
     values: jax.Array
+    key_scales: jax.Array | None = None
+    value_scales: jax.Array | None = None
     by_column: bool = struct.field(pytree_node=False, default=False)
 
     def laid(self, by_column: bool) -> "KeyValues":
         """The same with keys that lie so."""
         if by_column == self.by_column:
             return self
-        return KeyValues(keys=self.keys.swapaxes(-1, -2), values=self.values, by_column=by_column)
+        return dataclasses.replace(self, keys=self.keys.swapaxes(-1, -2), by_column=by_column)
+
+    def quantized(self) -> "KeyValues":
+        """The same in 8 bits, each token and head of it by itself."""
+        if self.key_scales is not None:
+            return self
+        keys = quantize(self.keys, (-2,) if self.by_column else (-1,))
+        values = quantize(self.values, (-1,))
+        key_scales = keys.scales if self.by_column else keys.scales.swapaxes(-1, -2)
+        return KeyValues(keys.values, values.values, key_scales, values.scales.swapaxes(-1, -2), self.by_column)
+
+    def dequantized(self, dtype: jnp.dtype) -> "KeyValues":
+        """What those in 8 bits stand for, in `dtype`; others stay as they are."""
+        if self.key_scales is None or self.value_scales is None:
+            return self
+        key_scales = self.key_scales if self.by_column else self.key_scales.swapaxes(-1, -2)
+        keys, values = self.keys * key_scales, self.values * self.value_scales.swapaxes(-1, -2)
+        return KeyValues(keys.astype(dtype), values.astype(dtype), by_column=self.by_column)
+
+    def like(self, other: "KeyValues") -> "KeyValues":
+        """The same, not in 8 bits yet, laid as another and in 8 bits if that is."""
+        laid = self.laid(other.by_column)
+        return laid if other.key_scales is None else laid.quantized()
 
     def map_tokens(self, function: Callable[..., jax.Array], *others: "KeyValues") -> "KeyValues":
-        """Applies function(axis of S, array, arrays of `others`, laid alike) to keys and to values."""
-        rest = [other.laid(self.by_column) for other in others]
-        keys = function(self.keys.ndim - (1 if self.by_column else 2), self.keys, *(kv.keys for kv in rest))
-        values = function(self.values.ndim - 2, self.values, *(kv.values for kv in rest))
-        return KeyValues(keys=keys, values=values, by_column=self.by_column)
+        """Applies function(axis of S, array, arrays of `others` made like these) to keys, to values, and to scales if there are."""
+        rest = [other.like(self) for other in others]
+
+        def mapped(name: str, from_end: int) -> Any:
+            array = getattr(self, name)
+            if array is None:
+                return None
+            return function(array.ndim - from_end, array, *(getattr(kv, name) for kv in rest))
+
+        keys, values = mapped("keys", 1 if self.by_column else 2), mapped("values", 2)
+        return KeyValues(keys, values, mapped("key_scales", 1), mapped("value_scales", 1), self.by_column)
 
 
 @struct.dataclass
@@ -148,6 +183,7 @@ def _attend_block(
     window: int | None,
 ) -> jax.Array:
     R, T, N, H = queries.shape
+    dtype = parts[-1][0].values.dtype
     logits = [_logits(queries * scale, where, kv, tokens, cap, window) for kv, tokens in parts]
     # One softmax over all segments without joining them: a common maximum, then sums and products add up. The maximum cancels,
     # so its gradient is 0: computing that would cost as much as the rest of the backward pass.
@@ -159,11 +195,14 @@ def _attend_block(
         weights = jnp.exp(part - jnp.swapaxes(_shared(peak, tokens), 1, 2)[..., None])
         total += _rows(jnp.sum(weights, axis=-1), tokens)
         product = jnp.einsum(
-            "bkjtgs,bksh->bkjtgh", weights.astype(kv.values.dtype), kv.values, preferred_element_type=jnp.float32
+            "bkjtgs,bksh->bkjtgh",
+            _scaled(weights, kv.value_scales).astype(dtype),
+            kv.values.astype(dtype),
+            preferred_element_type=jnp.float32,
         )
         output += _rows(product, tokens)
     attended = output / jnp.asarray(total)[..., None]
-    return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(parts[-1][0].values.dtype)
+    return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(dtype)
 
 
 def _logits(
@@ -175,14 +214,19 @@ def _logits(
     shared = _shared(queries, tokens)
     grouped = shared.reshape(*shared.shape[:3], K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
     product = "bkjtgh,bkhs->bkjtgs" if kv.by_column else "bkjtgh,bksh->bkjtgs"
-    logits = jnp.einsum(product, grouped, kv.keys, preferred_element_type=jnp.float32)
-    logits = soft_cap(logits, cap)
+    logits = jnp.einsum(product, grouped, kv.keys.astype(grouped.dtype), preferred_element_type=jnp.float32)
+    logits = soft_cap(_scaled(logits, kv.key_scales), cap)
     positions, segments = _shared(where.positions, tokens)[..., None], _shared(where.segments, tokens)[..., None]
     distance = positions - tokens.positions[:, None, None]
     visible = (segments == tokens.segments[:, None, None]) & (segments != 0) & (distance >= 0)
     if window is not None:
         visible &= distance < window
     return jnp.where(visible[:, None, :, :, None], logits, MASKED)
+
+
+def _scaled(x: jax.Array, scales: jax.Array | None) -> jax.Array:
+    """x [B, K, k, T, G, S] times the scales [B, K, 1, S] of the tokens, so that no keys and values but those in 8 bits are held."""
+    return x if scales is None else x * scales[:, :, :, None, None]
 
 
 def _shared(x: jax.Array, tokens: Tokens) -> jax.Array:

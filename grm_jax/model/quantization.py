@@ -43,7 +43,10 @@ class QuantizedWeight:
 
 @functools.partial(jax.jit, static_argnames="summed")
 def quantize(weight: jax.Array, summed: tuple[int, ...]) -> QuantizedWeight:
-    """Rounds a weight to 255 levels an output channel: the nearest multiple of max |w| / 127. A channel of zeros stays so."""
+    """Rounds a weight to 255 levels an output channel: the nearest multiple of max |w| / 127. A channel of zeros stays so.
+
+    The channels of keys and values are the tokens of each head (`attention.KeyValues`).
+    """
     wide = weight.astype(jnp.float32)
     scales = jnp.max(jnp.abs(wide), axis=summed, keepdims=True) / _LARGEST
     levels = jnp.round(wide / jnp.where(scales > 0, scales, 1.0))
@@ -70,9 +73,10 @@ def dequantized(params: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf.dequantized() if _is_weight(leaf) else leaf, params, is_leaf=_is_weight)
 
 
-def numeric_type(params: dict[str, Any]) -> str:
-    """What a model computes in, in words: the type of its embedding, and whether its weights are quantized."""
-    return str(params["embedding"].dtype) + (" with int8 weights" if is_quantized(params) else "")
+def numeric_type(params: dict[str, Any], *, int8_cache: bool = False) -> str:
+    """What a model computes in, in words: the type of its embedding, and what of it is in 8 bits."""
+    narrow = [name for name, is_so in (("weights", is_quantized(params)), ("cache", int8_cache)) if is_so]
+    return str(params["embedding"].dtype) + (" with int8 " + " and ".join(narrow) if narrow else "")
 
 
 def is_quantized(params: Any) -> bool:

@@ -52,6 +52,7 @@ def splash_attend(
     Returns:
         [R, T, N, H] in values' dtype.
     """
+    cache = [(kv.dequantized(own.values.dtype), tokens) for kv, tokens in cache]
     attend = functools.partial(_attend_here, scale=scale, cap=cap, window=window, interpret=interpret)
     arguments = (queries, where.segments, own, tuple((kv, tokens.segments) for kv, tokens in cache))
     if jax.sharding.get_abstract_mesh().empty:

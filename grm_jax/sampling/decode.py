@@ -75,12 +75,18 @@ class Drawn:
     steps: jax.Array
 
 
-def compute_head(model: Gemma2, params: Params, tokens: jax.Array, *, by_column: bool) -> CacheSegment:
+def compute_head(
+    model: Gemma2, params: Params, tokens: jax.Array, *, by_column: bool, int8: bool = False
+) -> CacheSegment:
     """Computes a head [A, H] int32, of A rows that are the same (a mesh may want several), as a cache segment of batch 1."""
     _, segment = forward(model, params, tokens)
     first = lambda axis: lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)  # noqa: E731
-    layers = _of_layers(lambda kv: jax.tree.map(first(kv.values.ndim - 4), kv).laid(by_column), segment)
-    return CacheSegment(layers, jax.tree.map(first(0), segment.tokens))
+
+    def kept(kv: KeyValues) -> KeyValues:
+        one = jax.tree.map(first(kv.values.ndim - 4), kv).laid(by_column)
+        return one.quantized() if int8 else one
+
+    return CacheSegment(_of_layers(kept, segment), jax.tree.map(first(0), segment.tokens))
 
 
 def prefill(
@@ -109,35 +115,46 @@ def keys_by_column(backend: str) -> bool:
     return backend == "cpu"
 
 
-def empty_segment(model: Gemma2, rows: int, size: int, dtype: jnp.dtype, *, by_column: bool) -> CacheSegment:
-    """An empty cache segment for `size` tokens a row."""
+def empty_segment(
+    model: Gemma2, rows: int, size: int, dtype: jnp.dtype, *, by_column: bool, int8: bool = False
+) -> CacheSegment:
+    """An empty cache segment for `size` tokens a row, of `dtype` or in 8 bits."""
     c: Gemma2Config = model.config
     lines = (rows, c.num_kv_heads, size, c.head_dim)
     columns = (*lines[:2], *lines[:1:-1]) if by_column else lines
+    scales = (*lines[:2], 1, size)
 
     def layers(leading: tuple[int, ...]) -> dict[str, KeyValues]:
-        zeros = lambda shape: jnp.zeros((*leading, *shape), dtype)  # noqa: E731 - each leaf is its own buffer: they are donated
-        return {name: KeyValues(zeros(columns), zeros(lines), by_column) for name in ("local", "global")}
+        zeros = lambda shape, dtype: jnp.zeros((*leading, *shape), dtype)  # noqa: E731 - each leaf is its own buffer: they are donated
+        one = lambda shape: zeros(shape, jnp.int8 if int8 else dtype)  # noqa: E731
+        of_tokens = lambda: zeros(scales, jnp.float32) if int8 else None  # noqa: E731
+        return {
+            name: KeyValues(one(columns), one(lines), of_tokens(), of_tokens(), by_column)
+            for name in ("local", "global")
+        }
 
     stacked = tuple(layers(()) for _ in range(c.num_pairs)) if model.unrolled else layers((c.num_pairs,))
     empty = Tokens(positions=jnp.zeros((rows, size), jnp.int32), segments=jnp.zeros((rows, size), jnp.int32))
     return CacheSegment(layers=stacked, tokens=empty)
 
 
-def empty_prompts(model: Gemma2, count: int, size: int, dtype: jnp.dtype, *, by_column: bool) -> Prompts:
+def empty_prompts(
+    model: Gemma2, count: int, size: int, dtype: jnp.dtype, *, by_column: bool, int8: bool = False
+) -> Prompts:
     """Room for `count` prompts of up to `size` tokens."""
     hidden = jnp.zeros((count, model.config.model_dim), dtype)
-    return Prompts(empty_segment(model, count, size, dtype, by_column=by_column), hidden, jnp.ones(count, jnp.int32))
+    segment = empty_segment(model, count, size, dtype, by_column=by_column, int8=int8)
+    return Prompts(segment, hidden, jnp.ones(count, jnp.int32))
 
 
-def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype, *, by_column: bool) -> Rows:
+def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype, *, by_column: bool, int8: bool = False) -> Rows:
     """Rows that wait."""
     integers, flags = (
         (lambda: jnp.zeros(rows, jnp.int32)),
         (lambda: jnp.zeros(rows, bool)),
     )  # each its own: they are donated
     return Rows(
-        cache=empty_segment(model, rows, new, dtype, by_column=by_column),
+        cache=empty_segment(model, rows, new, dtype, by_column=by_column, int8=int8),
         tokens=jnp.zeros((rows, new), jnp.int32),
         logprobs=jnp.zeros((rows, new), jnp.float32),
         last=integers(),
@@ -150,7 +167,7 @@ def empty_rows(model: Gemma2, rows: int, new: int, dtype: jnp.dtype, *, by_colum
 
 def names_of_axes(tree: Prompts | Rows | CacheSegment, batch: str | None = "batch") -> Any:
     """Names of the axes of every leaf, as `PartitionSpec`s: a prompt or a row is one of the batch."""
-    heads = {4: (), 5: (None,)}  # layers [B, K, S, H], stacked [pairs, B, K, S, H]
+    heads = {4: (), 5: (None,)}  # layers [B, K, S, H] and scales [B, K, 1, S], stacked [pairs, B, K, S, H]
 
     def names(leaf: jax.Array) -> PartitionSpec:
         if leaf.ndim in heads:
@@ -276,7 +293,7 @@ def decode(
         # ids are never negative: this adds 0, which the compiler cannot know.)
         cursor = (rows.steps + jnp.minimum(token[0], 0)) % N
         where = Tokens(positions=new.tokens.positions, segments=inside.astype(jnp.int32))
-        cache = _write(rows.cache, CacheSegment(layers=new.layers, tokens=where), cursor)
+        cache = write(rows.cache, CacheSegment(layers=new.layers, tokens=where), cursor)
         return _record(dataclasses.replace(rows, cache=cache), token, logprob, cursor, stop_ids), jnp.zeros_like(fresh)
 
     rows, _ = jax.lax.while_loop(unfinished, step, (rows, fresh))
@@ -296,7 +313,7 @@ def _begin(rows: Rows, fresh: jax.Array) -> Rows:
     )
 
 
-def _write(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:
+def write(segment: CacheSegment, new: CacheSegment, index: jax.Array) -> CacheSegment:
     """Writes the one token of `new` at place `index` of a segment."""
 
     def written(axis: int, old: jax.Array, x: jax.Array) -> jax.Array:

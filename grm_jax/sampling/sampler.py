@@ -136,6 +136,7 @@ class Sampler:
         max_new: int,
         stop_ids: frozenset[int],
         rows: int = 64,
+        int8_cache: bool = False,
     ):
         """Prepares a sampler on the run's decoding layout (`parallel.layout`).
 
@@ -146,6 +147,7 @@ class Sampler:
             max_new: tokens a sample, at most.
             stop_ids: tokens that end a sample.
             rows: how many samples are decoded together, at most.
+            int8_cache: keys and values of prompts, heads and samples are kept in 8 bits, not in the type of the computation.
         """
         self._layout = layout = layouts().decode
         self._model = model = native(config)
@@ -159,8 +161,8 @@ class Sampler:
         self.load(params)
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
-        self._by_column = keys_by_column(layout.backend)
-        compute = functools.partial(compute_head, model, by_column=self._by_column)
+        self._kept: dict[str, Any] = {"by_column": keys_by_column(layout.backend), "int8": int8_cache}
+        compute = functools.partial(compute_head, model, **self._kept)
         self._compute_head = jax.jit(compute, out_shardings=self._head_places())
         self._prefill = jax.jit(functools.partial(prefill, model))
         self._put = jax.jit(put, donate_argnames="held")
@@ -345,9 +347,7 @@ class Sampler:
         """Where a head lives: whole on every part of the batch."""
         if self._layout.mesh is None:
             return None
-        like = jax.eval_shape(
-            functools.partial(empty_segment, self._model, 1, 1, self._dtype, by_column=self._by_column)
-        )
+        like = jax.eval_shape(functools.partial(empty_segment, self._model, 1, 1, self._dtype, **self._kept))
         return self._layout.tree(names_of_axes(like, None), like)
 
     def _new_prompts(self, count: int, size: int) -> Prompts:
@@ -362,7 +362,7 @@ class Sampler:
 
     def _made(self, empty: Callable[..., Any], count: int, size: int) -> Any:
         """Made where it lives, as this backend wants it."""
-        make = functools.partial(empty, self._model, count, size, self._dtype, by_column=self._by_column)
+        make = functools.partial(empty, self._model, count, size, self._dtype, **self._kept)
         if self._layout.mesh is None:
             return make()
         like = jax.eval_shape(make)

@@ -55,6 +55,7 @@ class Shape:
         prompts: P that are judged together.
         k: critiques of each.
         int8: the judge's projections are kept in 8 bits.
+        int8_cache: its keys and values are.
     """
 
     prompt: int = 2048
@@ -62,6 +63,7 @@ class Shape:
     prompts: int = 4
     k: int = 32
     int8: bool = False
+    int8_cache: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +181,8 @@ def _judge(
     tokens, lengths = rows((P, S), jnp.int32), rows((P,), jnp.int32)
 
     def made(empty: Callable[..., Any], count: int, size: int) -> Any:
-        dtype, by_column = jnp.dtype(jnp.bfloat16), keys_by_column(layout.backend)
-        like = jax.eval_shape(functools.partial(empty, model, count, size, dtype, by_column=by_column))
+        kept = {"by_column": keys_by_column(layout.backend), "int8": shape.int8_cache}
+        like = jax.eval_shape(functools.partial(empty, model, count, size, jnp.dtype(jnp.bfloat16), **kept))
         return placed(like, layout.tree(names_of_axes(like), like))
 
     held, samples = made(empty_prompts, 2 * P, S), made(empty_rows, R, N)

@@ -99,13 +99,15 @@ def load_judge(
     template: str | Path | None = None,
     dtype: str | None = None,
     weights: str | None = None,
+    cache: str | None = None,
 ) -> Judge:
     """Loads the judge that writes the critiques, set as the stage wants it; raises as `Judge.load`."""
     policy = SamplingPolicy(temperature=settings.temperature)
     max_new = settings.max_new or None
     return Judge.load(
-        model, template=template, dtype=dtype, weights=weights, policy=policy, max_new=max_new, rows=settings.rows
-    )
+        model, template=template, dtype=dtype, weights=weights, policy=policy, max_new=max_new, rows=settings.rows,
+        cache=cache,
+    )  # fmt: skip
 
 
 def sample_and_reject(

@@ -8,7 +8,10 @@ import pytest
 from grm_jax.model.config import PRESETS
 from grm_jax.parallel.chips import CHIPS, Chip
 
-JUDGE = ("--model", "tiny", "--step", "judge", "--prompt", 32, "--completion", 8, "--prompts", 8, "--k", 2)
+PROMPT, COMPLETION, PROMPTS, K = 32, 8, 8, 2
+JUDGE = (
+    "--model", "tiny", "--step", "judge", "--prompt", PROMPT, "--completion", COMPLETION, "--prompts", PROMPTS, "--k", K,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -46,6 +49,19 @@ def test_weights_in_8_bits_take_less(grm, slice_of):
     assert narrow[1]["reading"] < plain[1]["reading"]
 
 
+def test_a_cache_in_8_bits_takes_less(grm, slice_of):
+    """A byte a number instead of two, and two scales of four bytes for each token and head; prompts are computed as before."""
+    command = ("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8", "--json")
+    plain, narrow = (json.loads(grm(*command, *more)[1]) for more in ((), ("--cache", "int8")))
+    c = PRESETS["tiny"]
+    tokens = 2 * PROMPTS // 8 * PROMPT + PROMPTS // 8 * K * COMPLETION
+    saved = tokens * c.num_layers * c.num_kv_heads * 2 * (c.head_dim - 4)
+    assert plain[1]["arguments"] - narrow[1]["arguments"] == saved
+    assert plain[0]["arguments"] == narrow[0]["arguments"]
+    assert sum(plain[0]["beside"].values()) - sum(narrow[0]["beside"].values()) == saved
+    assert narrow[1]["reading"] < plain[1]["reading"]
+
+
 def test_what_does_not_fit_ends_with_exit_code_2(grm, slice_of):
     slice_of(Chip(2**20, 1e12, 1e9, 1e9))
     code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
@@ -57,4 +73,7 @@ def test_mistakes_are_refused_in_one_line(refused):
     assert "the kinds are v4, v5e, v5p, v6e" in refused("compile", *JUDGE, "--topology", "h100:8")
     assert "Sft.steps not set" in refused("compile", "--step", "sft", "--topology", "v5e:2x2")
     assert "is of --step judge" in refused("compile", "--step", "sft", "--topology", "v5e:2x2", "--weights", "int8")
+    assert "--cache int8: is of --step judge" in refused(
+        "compile", "--step", "sft", "--topology", "v5e:2x2", "--cache", "int8"
+    )
     assert "--k must be at least 1" in refused("compile", *JUDGE[:-1], 0, "--topology", "v5e:2x2")

@@ -207,10 +207,14 @@ def test_the_identity_names_all_that_a_sample_depends_on(judge, judge_folder):
         {"policy": SamplingPolicy(0.5)},
         {"dtype": "bfloat16"},
         {"weights": "int8"},
+        {"cache": "int8"},
+        {"weights": "int8", "cache": "int8"},
     ]
+    identities = [judge.identity(0)]
     for settings in changed:
         other = Judge.load(judge_folder, **{"policy": judge.policy, "max_new": 12, **settings})
-        assert other.identity(0) != judge.identity(0), settings
+        assert other.identity(0) not in identities, settings
+        identities.append(other.identity(0))
     assert judge.identity(1) != judge.identity(0)
 
 
@@ -225,6 +229,7 @@ def test_the_identity_names_all_that_a_sample_depends_on(judge, judge_folder):
         (lambda judge, folder: judge.score_batch([item("x")], 1, vote="loudest"), "vote: 'loudest' is not known"),
         (lambda judge, folder: Judge.load(folder, max_new=0), "max_new is 0"),
         (lambda judge, folder: Judge.load(folder, max_new=512), "below the model's context of 512"),
+        (lambda judge, folder: Judge.load(folder, cache="int4"), "cache 'int4': not known; give int8"),
         (lambda judge, folder: Judge.load(folder / "gone"), "no such folder; give 'tiny' or 'tiny_meta', or"),
         (lambda judge, folder: Judge.load(folder, template="nothing"), "nothing"),
     ],

@@ -109,6 +109,8 @@ def test_projections_are_quantized_and_nothing_else():
     assert sum(path[-1].key in PROJECTIONS for path, _ in kept) == 14
     assert is_quantized(params) and not is_quantized(random_params(SHAPES["grouped"]))
     assert numeric_type(params) == "float32 with int8 weights"
+    assert numeric_type(params, int8_cache=True) == "float32 with int8 weights and cache"
+    assert numeric_type(random_params(SHAPES["grouped"]), int8_cache=True) == "float32 with int8 cache"
 
 
 def test_a_program_is_given_the_bytes_of_int8():

@@ -132,7 +132,7 @@ def test_parts_of_a_batch_add_up_on_a_mesh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, gradient)
 
 
-def samples(params=PARAMS):
+def samples(params=PARAMS, **kwargs):
     rng = generator("test", "mesh prompts")
     head = rng.integers(3, SHAPE.vocab_size, 33)
     requests = [
@@ -143,7 +143,13 @@ def samples(params=PARAMS):
         for n, h in ((5, 33), (9, 33), (40, 0), (12, 0), (7, 0), (21, 33))
     ]  # fmt: skip
     sampler = Sampler(
-        SHAPE, params, policy=SamplingPolicy(temperature=1.0), max_new=12, stop_ids=frozenset({1, 2, 3}), rows=16
+        SHAPE,
+        params,
+        policy=SamplingPolicy(temperature=1.0),
+        max_new=12,
+        stop_ids=frozenset({1, 2, 3}),
+        rows=16,
+        **kwargs,
     )
     return dict(sampler.sample(requests))
 
@@ -182,6 +188,24 @@ def test_weights_in_8_bits_are_divided_as_weights_are(shape):
     assert where["mlp"]["up"].scales.spec == PartitionSpec(None, None, tensor)
     assert where["mlp"]["down"].values.spec == PartitionSpec(None, tensor, None)
     assert where["mlp"]["down"].scales.spec == PartitionSpec(None, None, None)
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_a_cache_in_8_bits_is_divided_as_a_cache_is(shape):
+    """Scales as their keys and values, by rows and heads; and the tokens are those of one device."""
+    alone = samples(int8_cache=True)
+    with use(make_layouts(TrainMesh(), DecodeMesh(*shape))):
+        found = samples(int8_cache=True)
+        sampler = Sampler(
+            SHAPE, PARAMS, policy=SamplingPolicy(), max_new=12, stop_ids=frozenset({1}), rows=16, int8_cache=True
+        )
+        rows = sampler._take_rows(16)
+    for i, completions in alone.items():
+        assert [c.ids.tolist() for c in found[i]] == [c.ids.tolist() for c in completions]
+    places = {leaf.dtype: leaf.sharding.spec for leaf in jax.tree.leaves(rows.cache.layers)}
+    assert len(places) == 2 and places[np.dtype(np.int8)] == places[np.dtype(np.float32)]
+    assert "tensor" in str(places) or shape[2] not in (2, 4)
+    assert "data" in str(places) or shape[0] == 1
 
 
 def test_weights_move_from_the_mesh_that_trains_to_the_one_that_samples(sampled_alone):

@@ -109,9 +109,9 @@ def test_the_loop_ends_early_when_every_row_has_stopped():
     assert out.steps <= 4 < NEW
 
 
-@pytest.mark.parametrize("by_column", [False, True], ids=["lines", "columns"])
+@pytest.mark.parametrize(("by_column", "int8"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("unrolled", [False, True], ids=["scanned", "unrolled"])
-def test_the_cache_is_donated_and_updated_in_place(unrolled, by_column):
+def test_the_cache_is_donated_and_updated_in_place(unrolled, by_column, int8):
     """The compiled decode aliases the cache it is given with the one it returns, and holds no second copy of it."""
     name, R, new = "grouped", 64, 1024
     config = SHAPES[name]
@@ -122,14 +122,16 @@ def test_the_cache_is_donated_and_updated_in_place(unrolled, by_column):
         functools.partial(prefill, model), params,
         jax.ShapeDtypeStruct((1, 16), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32),
     )  # fmt: skip
-    rows = jax.eval_shape(lambda: empty_rows(model, R, new, jnp.float32, by_column=by_column))
+    rows = jax.eval_shape(lambda: empty_rows(model, R, new, jnp.float32, by_column=by_column, int8=int8))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(rows.cache.layers))
     run = jax.jit(functools.partial(decode, model, policy=SamplingPolicy(1.0), stop_ids=(1,)), donate_argnames="rows")
     inputs = (jax.ShapeDtypeStruct((R, 2), jnp.uint32), jax.ShapeDtypeStruct((R,), bool), all_rows(1, R), jnp.int32(R))
     memory = run.lower(params, prompts, rows, *inputs).compile().memory_analysis()
     assert memory.alias_size_in_bytes >= size
-    # A scan copies one pair's cache out of the stack while it reads it.
-    assert memory.temp_size_in_bytes < size * (0.25 if unrolled else 0.25 + 1 / config.num_pairs)
+    read = size if not int8 else 4 * sum(x.size for x in jax.tree.leaves(rows.cache.layers) if x.dtype == jnp.int8)
+    # A scan copies one pair's cache out of the stack while it reads it, and of 8 bits a CPU makes float32 to multiply.
+    copied = int8 * read if unrolled else read / config.num_pairs
+    assert memory.temp_size_in_bytes < 0.25 * size + copied
 
 
 def test_rows_that_wait_generate_nothing():

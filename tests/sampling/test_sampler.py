@@ -22,8 +22,8 @@ OPTIONS = {"policy": SamplingPolicy(1.0), "max_new": 12, "stop_ids": frozenset({
 
 
 @functools.cache  # a sampler compiles each shape once
-def sampler(rows=16, policy=SamplingPolicy(1.0), stop_ids=frozenset({1, 5})) -> Sampler:  # noqa: B008 - frozen
-    return Sampler(CONFIG, PARAMS, policy=policy, max_new=12, stop_ids=stop_ids, rows=rows)
+def sampler(rows=16, policy=SamplingPolicy(1.0), stop_ids=frozenset({1, 5}), int8_cache=False) -> Sampler:  # noqa: B008 - frozen
+    return Sampler(CONFIG, PARAMS, policy=policy, max_new=12, stop_ids=stop_ids, rows=rows, int8_cache=int8_cache)
 
 
 def request(item: int, indices, seed: int = 0) -> Request:
@@ -148,14 +148,14 @@ def test_prompts_of_several_lengths_may_share_a_shape():
             np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [3, 32])
-def test_samples_do_not_depend_on_how_they_are_scheduled(rows):
+@pytest.mark.parametrize(("rows", "int8_cache"), [(3, False), (32, False), (32, True)])
+def test_samples_do_not_depend_on_how_they_are_scheduled(rows, int8_cache):
     """Few rows and many, one prompt held or all, prompts of one and of forty samples, prompts that need room to grow."""
     stop_ids = frozenset(range(8))  # most end early, some never
     requests = [request(item, range(k)) for item, k in enumerate((1, 40, 2, 7, 1, 3, 2, 1))]
     requests[3] = Request(ids=random_tokens(CONFIG, 1, 200, seed=9)[0], keys=requests[3].keys)
-    expected = texts(requests, rows=64, stop_ids=stop_ids)
-    assert texts(requests, rows=rows, stop_ids=stop_ids) == expected
+    expected = texts(requests, rows=64, stop_ids=stop_ids, int8_cache=int8_cache)
+    assert texts(requests, rows=rows, stop_ids=stop_ids, int8_cache=int8_cache) == expected
     lengths = [len(ids) for found in expected for ids in found]
     assert min(lengths) == 1 and max(lengths) == 12
 
@@ -211,3 +211,21 @@ def test_prompts_of_two_heads_and_of_none_are_sampled_together():
     requests = [headed(0, range(2), 33), headed(1, range(2), 40), headed(2, range(2), 3), request(3, range(2))]
     whole = [dataclasses.replace(each, head=0) for each in requests]
     assert texts(requests) == texts(whole)
+
+
+@pytest.mark.parametrize("head", [0, 33])
+def test_a_cache_in_8_bits_is_that_of_prompts_heads_and_samples(head):
+    """No other keys and values are held. The first token's log-probability is that of a prompt that is computed in full, and near
+    it after a head, which is read in 8 bits."""
+    requests = [headed(item, range(3), 33) for item in range(5)]
+    requests = [dataclasses.replace(each, head=head) for each in requests]
+    greedy = SamplingPolicy(0.0)
+    engine = sampler.__wrapped__(policy=greedy, int8_cache=True)
+    found, expected = (dict(each.sample(requests)) for each in (engine, sampler(policy=greedy)))
+    held = [engine._new_prompts(2, 32).segment, engine._rows.cache, *engine._heads.values()]
+    assert len(held) == (3 if head else 2)
+    for segment in held:
+        assert {leaf.dtype for leaf in jax.tree.leaves(segment.layers)} == {jnp.dtype(jnp.int8), jnp.dtype(jnp.float32)}
+        assert sum(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(segment.layers)) == 2 * CONFIG.num_layers
+    apart = [abs(a.logprobs[0] - b.logprobs[0]) for i in expected for a, b in zip(found[i], expected[i], strict=True)]
+    assert (max(apart) > 0) == (head > 0) and max(apart) < 0.02
