@@ -1,8 +1,9 @@
 """The judge: prompts, sampler, parser and vote tied together."""
 
+import bisect
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +210,11 @@ class Judge:
         """Parses one completion and puts its scores back into the item's own order."""
         ids = completion.ids[:-1] if completion.stopped else completion.ids
         text = self._tokenizer.decode(ids.tolist())
+        verdict = self.template.answer == "best"
         critique = parse_critique(
-            text, len(shown), truncated=not completion.stopped, principles_heading=self.template.principles_heading
-        )
+            text, len(shown), truncated=not completion.stopped,
+            principles_heading=self.template.principles_heading, verdict=verdict,
+        )  # fmt: skip
         return Sample(
             index=index,
             order=shown,
@@ -221,8 +224,25 @@ class Judge:
             outcome=critique.outcome.value,
             tokens=len(completion.ids),
             logprob=float(np.sum(completion.logprobs, dtype=np.float64)),
+            verdict_logprob=self._logprob(ids, completion.logprobs, critique.block)
+            if verdict and critique.block
+            else None,
             seed=seed,
         )
+
+    def _logprob(self, ids: np.ndarray, logprobs: np.ndarray, place: tuple[int, int]) -> float:
+        """Adds up the log-probabilities of the tokens that hold some of the text at `place`."""
+
+        def first(is_reached: Callable[[int], bool]) -> int:
+            """Counts the tokens that are needed."""
+            counts = range(len(ids) + 1)
+            return bisect.bisect_left(
+                counts, True, key=lambda t: is_reached(len(self._tokenizer.decode(ids[:t].tolist())))
+            )
+
+        start, stop = place
+        tokens = slice(first(lambda length: length > start) - 1, first(lambda length: length >= stop))
+        return float(np.sum(logprobs[tokens], dtype=np.float64))
 
 
 def _hint(item: Item, shown: tuple[int, ...]) -> Hint:
