@@ -13,7 +13,7 @@ Only generated text is given here, never the prompt. The rules, in order:
   (an empty field, as after a trailing comma, too). `wrong_count`: there are not n. `out_of_range`: a field is outside
   1..10. The first of these three that holds is the outcome; otherwise it is `ok`.
 * A verdict (LLM-as-a-Judge) is a block with the place of the best response instead, counted from 1: one field, an integer in 1..n.
-  The outcomes are the same, with 1 for n and n for 10. As scores, it gives the response named the highest and all others the lowest.
+  The outcomes are the same, with 1 for n and n for 10. As scores, it gives the response named the highest, all others the lowest.
 
 Time is linear in the text, and bounded: of a text over `LONGEST` characters, more than an 8,192-token window yields,
 scores are read from the last `LONGEST` (code that opened before is not known there) and principles from the first.
