@@ -19,6 +19,8 @@ from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions, ArenaReadi
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.paradigms.recipe import REWARDS, SIZES, TUNED, Paradigms, Supervised
+from grm_jax.paradigms.recipe import Recipe as ParadigmsRecipe
 from grm_jax.parallel.layout import make_layouts, set_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 from grm_jax.sampling.policy import SamplingPolicy
@@ -27,14 +29,17 @@ from grm_jax.spct.rejection import Rft
 from grm_jax.spct.sft_stage import ArenaTokenizer, NewModel
 from grm_jax.train.grpo import Grpo
 from grm_jax.train.meta_rm import MetaRm
+from grm_jax.train.reward_models import RewardModel
 from grm_jax.train.sft import Sft
 
 _CONFIGURABLE = (
     Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaInstructions, ArenaReadings,
-    ArenaTokenizer, Noise, SftData, TrainMesh, DecodeMesh,
+    ArenaTokenizer, Noise, SftData, TrainMesh, DecodeMesh, Paradigms, RewardModel,
 )  # fmt: skip
 SCOPES = ("base", "rft")
 """Scopes of `recipe`."""
+PARADIGM_SCOPES = ("base", *TUNED, *REWARDS, *SIZES)
+"""Scopes of `paradigms_recipe`."""
 _STREAMS: dict[str, Any] = {
     ARENA: ArenaCritiques,
     "arena_instructions": ArenaInstructions,
@@ -145,8 +150,30 @@ def recipe(chosen: Sequence[str], **given: Any) -> Recipe:
     )  # fmt: skip
 
 
-def _shifted(cls: type[T], spct: Spct, scope: str = "") -> T:
-    return shifted(make(cls, scope=scope), spct.seed)
+def paradigms_recipe(**given: Any) -> ParadigmsRecipe:
+    """Builds the recipe of a comparison of paradigms; `given` values of `Paradigms` win.
+
+    Every stage and size has a scope (`PARADIGM_SCOPES`).
+
+    Raises:
+        UserError: as `make`.
+    """
+    settings = make(Paradigms, **given)
+    made = [size for size in settings.sizes if f"{size}/base" in settings.stages]
+    supervised = [*(["base"] if made else []), *TUNED]
+    return ParadigmsRecipe(
+        settings,
+        {size: new_model(size) for size in made},
+        {
+            name: Supervised(make(SftData, scope=name), streams(name), _shifted(Sft, settings, name))
+            for name in supervised
+        },
+        {name: _shifted(RewardModel, settings, name) for name in REWARDS},
+    )
+
+
+def _shifted(cls: type[T], whole: Spct | Paradigms, scope: str = "") -> T:
+    return shifted(make(cls, scope=scope), whole.seed)
 
 
 def operative() -> str:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 INPUTS = "inputs.json"
+_REWARDS = ("btrm", "pairrm", "cloud")
 _DESCRIPTION = """\
-Trains a judge, or its meta model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
+Trains a judge, its meta model, or a scalar reward model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
 `meta_rm` learns from sampled critiques of labelled items which of them are right. `grpo` is reinforcement learning: the judge
-writes critiques of labelled items and is rewarded for those that are right (Grpo).
+writes critiques of labelled items and is rewarded for those that are right (Grpo). `btrm`, `pairrm` and `cloud` learn from
+labelled items to reward the better response (RewardModel): one by itself, one of two, or one with a critique of it.
 Without --model `sft` makes a model from Gemma2Config, and trains a tokenizer on the arena's text."""
 _EPILOG = """\
 examples:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny
   grm train grpo --model tiny --input items.jsonl --output runs/grpo --gin.Grpo.steps=100
+  grm train btrm --model tiny --input items.jsonl --output runs/btrm --gin.RewardModel.steps=100
 
 The run folder holds config.gin, inputs.json, metrics.jsonl, tensorboard/, plots/, checkpoints/ and, at the end, model/, a Hugging
 Face folder that `grm judge --model` reads; with Sft.export_every also model-500/ and so on. The same command again goes on where a
@@ -30,17 +33,17 @@ def add_parser(subparsers: Any) -> None:
         "train", help="train a judge", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("stage", choices=["sft", "meta_rm", "grpo"], help="what to train")
+    parser.add_argument("stage", choices=["sft", "meta_rm", "grpo", *_REWARDS], help="what to train")
     parser.add_argument("--model", metavar="DIR", help="start from this model folder instead of from nothing")
     parser.add_argument("--template", metavar="NAME|FILE", help="prompt template (default: what fits the model)")
-    parser.add_argument("--input", metavar="FILE", help="grpo, meta_rm: labelled items, one JSON object a line")
+    parser.add_argument("--input", metavar="FILE", help="all but sft: labelled items, one JSON object a line")
     parser.add_argument(
         "--trajectories",
         action="append",
         default=[],
         metavar="PATH",
         help="a trajectories.jsonl or the run folder of a judge; may be repeated. meta_rm learns from them; grpo leaves "
-        "items out whose critiques there are all right",
+        "items out whose critiques there are all right; cloud takes one, over the items' single responses (grm data parts)",
     )
     parser.add_argument(
         "--reference", metavar="DIR", help="grpo: hold on to this model instead of the one to start from"
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if (output / "model").exists():
         raise UserError(f"{output}: this run is done; give --output a new folder")
     _check_meshes(args.stage)
-    return {"sft": _sft, "meta_rm": _meta_rm, "grpo": _grpo}[args.stage](args, output)
+    return {"sft": _sft, "meta_rm": _meta_rm, "grpo": _grpo}.get(args.stage, _reward)(args, output)
 
 
 def _meta_rm(args: argparse.Namespace, output: Path) -> int:
@@ -82,6 +85,32 @@ def _meta_rm(args: argparse.Namespace, output: Path) -> int:
     with bar("training", settings.steps) as advance:
         folder = run_meta_stage(
             args.model, items, args.trajectories, settings, output,
+            template=args.template, dtype=args.dtype, progress=advance,
+        )  # fmt: skip
+    print(f"saved {folder}")
+    return 0
+
+
+def _reward(args: argparse.Namespace, output: Path) -> int:
+    from grm_jax.cli import configure
+    from grm_jax.cli.progress import bar
+    from grm_jax.data.jsonl import read_jsonl_items
+    from grm_jax.errors import UserError
+    from grm_jax.paradigms.reward_stage import run_reward_stage
+    from grm_jax.train.reward_models import RewardModel
+
+    if not (args.model and args.input):
+        raise UserError(f"{args.stage}: give --model and --input (labelled items)")
+    if (args.stage == "cloud") != (len(args.trajectories) == 1):
+        raise UserError(
+            f"{args.stage}: --trajectories is for cloud alone, and names one run folder of critiques of single responses"
+        )
+    settings = configure.make(RewardModel)
+    items = read_jsonl_items(args.input)
+    _begin(output, configure.operative(), _inputs(args))
+    with bar("training", settings.steps) as advance:
+        folder = run_reward_stage(
+            args.stage, args.model, items, settings, output, critiques=next(iter(args.trajectories), None),
             template=args.template, dtype=args.dtype, progress=advance,
         )  # fmt: skip
     print(f"saved {folder}")
