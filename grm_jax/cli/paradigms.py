@@ -8,9 +8,10 @@ _DESCRIPTION = """\
 Trains and compares kinds of reward models: scalar (BTRM, PairRM), semi-scalar (CLoud), and generative (LLM-as-a-Judge, pointwise
 GRM with principles of its own, given ones, none, or a reference answer), beside a random choice and the shortest response.
 All start from one base model. Stages, each in a folder of its own under RUN:
-  SIZE/base, SIZE/grm, SIZE/btrm                                   at every size: small, medium, large
-  LARGE/plain, LARGE/judge, LARGE/critic, LARGE/cloud, LARGE/pairrm   at the largest alone
-  evaluation                                                       max(Paradigms.ks) samples of each
+  SIZE/base, SIZE/grm, SIZE/btrm          at every size of Paradigms.sizes: small, medium, large
+  large/plain, large/judge, large/critic,
+  large/cloud, large/pairrm               at the largest alone
+  SIZE/evaluation                         max(Paradigms.ks) samples of each paradigm
 and RUN/report: accuracy at every k with intervals, differences to the GRM, sizes against k.
 The same command again goes on where it was stopped, and passes over what is finished."""
 _EPILOG = """\
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "paradigms", help="train and compare kinds of reward models", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    add_pipeline_arguments(parser, "large/base,large/grm", "evaluation")
+    add_pipeline_arguments(parser, "large/base,large/grm", "large/plain")
     parser.add_argument("--seed", type=int, help="added to the seeds of all stages, as Paradigms.seed (default: 0)")
     add_gin_arguments(parser)
     parser.set_defaults(run=run)

@@ -9,11 +9,14 @@ from typing import Any
 INPUTS = "inputs.json"
 _REWARDS = ("btrm", "pairrm", "cloud")
 _DESCRIPTION = """\
-Trains a judge, its meta model, or a scalar reward model. `sft` is next-token training on critiques (SftData; by default the arena's noisy oracle).
-`meta_rm` learns from sampled critiques of labelled items which of them are right. `grpo` is reinforcement learning: the judge
-writes critiques of labelled items and is rewarded for those that are right (Grpo). `btrm`, `pairrm` and `cloud` learn from
-labelled items to reward the better response (RewardModel): one by itself, one of two, or one with a critique of it.
-Without --model `sft` makes a model from Gemma2Config, and trains a tokenizer on the arena's text."""
+Trains a judge, its meta model, or a scalar reward model.
+  sft     next-token training on critiques (SftData; by default the arena's noisy oracle). Without --model it makes a model from
+          Gemma2Config, and trains a tokenizer on the arena's text
+  meta_rm which sampled critiques of labelled items are right (MetaRm)
+  grpo    reinforcement learning: the judge writes critiques of labelled items and is rewarded for those that are right (Grpo)
+  btrm, pairrm, cloud
+          which response of labelled items is better (RewardModel): a reward for one by itself, for one of two, or for one and a
+          critique of it"""
 _EPILOG = """\
 examples:
   grm train sft --gin_file configs/models/tiny.gin --gin_file configs/runs/sft_arena.gin --output runs/tiny

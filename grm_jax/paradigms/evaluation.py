@@ -1,8 +1,8 @@
 """What the trained models say of the evaluation items, kept on disk.
 
-HOME/NAME-SIZE/        a run folder: of a GRM over the items; of LLM-as-a-Judge over their pairs (`data.parts`); of CLoud over
-                       single responses, with the rewards beside the samples as meta scores
-HOME/NAME-SIZE.json    of BTRM and PairRM: by item id, the rewards of its responses, or of its pairs in both orders
+HOME/NAME/        a run folder: of a GRM over the items; of LLM-as-a-Judge over their pairs (`data.parts`); of CLoud over
+                  single responses, with the rewards beside the samples as meta scores
+HOME/NAME.json    of BTRM and PairRM: by item id, the rewards of its responses, or of its pairs in both orders
 """
 
 import dataclasses
@@ -51,14 +51,13 @@ def shown_items(name: str, items: Sequence[Item]) -> list[Item]:
     return bare
 
 
-def path_of(home: Path, name: str, size: str) -> Path:
-    """Where the samples, or the rewards, of a paradigm at a size are."""
-    return home / (f"{name}-{size}.json" if name in ("btrm", "pairrm") else f"{name}-{size}")
+def path_of(home: Path, name: str) -> Path:
+    """Where the samples, or the rewards, of a paradigm are."""
+    return home / (f"{name}.json" if name in ("btrm", "pairrm") else name)
 
 
 def draw(
     name: str,
-    size: str,
     models: Mapping[str, Path],
     items: Sequence[Item],
     settings: Evaluation,
@@ -67,19 +66,18 @@ def draw(
     bar: Bar,
     report: Callable[[str], None],
 ) -> None:
-    """Draws what is missing of one paradigm at one size; run again, it goes on.
+    """Draws what is missing of one paradigm; run again, it goes on.
 
     Args:
         name: a row of the table.
-        size: of the models.
-        models: folders of that size's models by stage.
+        models: folders of a size's models by stage.
         items: with two responses or more.
         settings: of the samples.
         home: the stage's folder.
         bar: shows progress.
         report: told of torn lines.
     """
-    shown, path = shown_items(name, items), path_of(home, name, size)
+    shown, path = shown_items(name, items), path_of(home, name)
     if not shown:
         return
     if name in ("btrm", "pairrm"):

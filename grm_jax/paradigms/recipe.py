@@ -5,6 +5,7 @@ Stages, at every size:
     SIZE/base      a model from nothing, which all others start from
     SIZE/grm       the pointwise GRM: scores for all responses, with principles of its own, given ones, a reference answer
     SIZE/btrm      the Bradley-Terry reward model: a scalar for one response
+    SIZE/evaluation  what the models of the size say of the items
 
 at the largest one alone:
 
@@ -13,8 +14,6 @@ at the largest one alone:
     SIZE/critic    critiques of one response
     SIZE/cloud     CLoud: a scalar for one response and a critique of it by the critic
     SIZE/pairrm    PairRM: a scalar for two responses
-
-and evaluation.
 """
 
 import dataclasses
@@ -109,14 +108,15 @@ class Paradigms:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of all stages, in their order."""
-        names = []
-        for size in self.sizes:
-            names += [
-                f"{size}/{name}" for name in EVERY_SIZE if (size, name) != (self.largest, "base") or not self.base
-            ]
-        rest = (*TUNED, *REWARDS)
-        names += [f"{self.largest}/{name}" for name in rest if name not in EVERY_SIZE]
-        return (*names, EVALUATION)
+        rest = [name for name in (*TUNED, *REWARDS) if name not in EVERY_SIZE]
+        names = {size: [*EVERY_SIZE, *(rest if size == self.largest else []), EVALUATION] for size in self.sizes}
+        if self.base:
+            names[self.largest].remove("base")
+        return tuple(f"{size}/{name}" for size in self.sizes for name in names[size])
+
+    def rows_of(self, size: str) -> tuple[str, ...]:
+        """What is evaluated at a size."""
+        return ROWS if size == self.largest else SIZE_ROWS
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -18,7 +18,7 @@ from grm_jax.judge.reductions import Reduced, decided, majority, mean_rewards
 from grm_jax.judge.run_store import load_store
 from grm_jax.judge.tally import Ballots, count
 from grm_jax.paradigms.evaluation import path_of, shown_items
-from grm_jax.paradigms.recipe import ROWS, SIZE_ROWS, Paradigms
+from grm_jax.paradigms.recipe import EVALUATION, Paradigms
 
 REPORT_JSON, REPORT_TEXT, PLOT, SIZE_PLOT = "report.json", "report.md", "paradigms.png", "sizes.png"
 LESS = "grm"
@@ -39,18 +39,18 @@ _TITLES: Mapping[str, tuple[str, str, str, str]] = {
 def write_report(
     settings: Paradigms,
     items: Sequence[Item],
-    home: Path,
+    folder: Path,
     output: Path,
     *,
     minutes: Mapping[str, float],
     shapes: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
-    """Reads what the evaluation has stored in `home`, and writes the report to `output`; returns it.
+    """Reads what the evaluation of every size has stored, and writes the report to `output`; returns it.
 
     Args:
         settings: of the comparison.
         items: those that were judged.
-        home: of the evaluation.
+        folder: of the run.
         output: the report's folder.
         minutes: by stage.
         shapes: by size: model_dim, num_layers, parameters.
@@ -60,9 +60,9 @@ def write_report(
     """
     rows = baselines(items)
     for size in settings.sizes:
-        for name in ROWS if size == settings.largest else SIZE_ROWS:
+        for name in settings.rows_of(size):
             if shown_items(name, items):
-                rows += stored_rows(name, size, items, home, max(settings.ks))
+                rows += stored_rows(name, size, items, folder / size / EVALUATION, max(settings.ks))
     found = paradigm_report(
         rows, [item.id for item in items], [int(item.label or 0) for item in items], settings.ks, less=LESS,
         subset_count=settings.subsets, seed=settings.seed,
@@ -97,7 +97,7 @@ def stored_rows(name: str, size: str, items: Sequence[Item], home: Path, k: int)
     Raises:
         UserError: an item is not judged yet, or has fewer than k samples.
     """
-    path = path_of(home, name, size)
+    path = path_of(home, name)
     if path.suffix == ".json":
         stored = read_json(home, path.name) if path.exists() else {}
         missing = next((item.id for item in items if item.id not in stored), None)

@@ -18,7 +18,7 @@ from grm_jax.paradigms.recipe import EVALUATION, Paradigms, Recipe
 from grm_jax.paradigms.report import write_report
 from grm_jax.paradigms.stages import Workshop
 from grm_jax.spct.items import Stretch, labelled_items
-from grm_jax.spct.pipeline import CONFIG, check, locked, run_stages
+from grm_jax.spct.pipeline import CONFIG, check, is_finished, locked, run_stages
 from grm_jax.spct.stage_record import read_record
 from grm_jax.text.template_file import load_template
 
@@ -28,7 +28,7 @@ REPORT = "report"
 def run_paradigms(
     recipe: Recipe, folder: Path, chosen: Sequence[str], configuration: str, *, bar: Bar, report: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Runs the stages chosen and, when the evaluation is among them, writes the report.
+    """Runs the stages chosen and, when every size is evaluated, writes the report.
 
     Everything that can be refused is refused before the first stage begins. The configuration is kept in `config.gin`,
     the items in `items/`.
@@ -42,7 +42,7 @@ def run_paradigms(
         report: told what happens, a line at a time.
 
     Returns:
-        The report; None without the evaluation.
+        The report; None where an evaluation is still to be made, or none was chosen.
 
     Raises:
         UserError: items or models cannot be read, as `pipeline.check` and `locked`, and what a stage raises.
@@ -50,7 +50,8 @@ def run_paradigms(
     settings = recipe.paradigms
     _check(recipe)
     items = preference_items(settings)
-    evaluation = evaluation_items(settings) if EVALUATION in chosen else []
+    is_evaluated = any(name.endswith(f"/{EVALUATION}") for name in chosen)
+    evaluation = evaluation_items(settings) if is_evaluated else []
     workshop = Workshop(recipe, folder, items, evaluation, report)
     stages = [workshop.stage(name) for name in chosen]
     check(folder, stages)
@@ -61,13 +62,13 @@ def run_paradigms(
             if some:
                 write_jsonl(folder / "items" / f"{name}.jsonl", map(item_to_json, some))
         run_stages(folder, stages, bar=bar, report=report)
-        if EVALUATION not in chosen:
+        if not is_evaluated or not all(is_finished(folder, f"{size}/{EVALUATION}") for size in settings.sizes):
             return None
         report("report: votes at every k")
         records = {name: read_record(folder / name) for name in settings.stages}
         minutes = {name: record.seconds / 60 for name, record in records.items() if record}
         shapes = {size: _shape(workshop.model(f"{size}/grm")) for size in settings.sizes}
-        return write_report(settings, evaluation, folder / EVALUATION, folder / REPORT, minutes=minutes, shapes=shapes)
+        return write_report(settings, evaluation, folder, folder / REPORT, minutes=minutes, shapes=shapes)
 
 
 def _shape(model: Path) -> dict[str, int]:

@@ -12,7 +12,7 @@ from grm_jax.judge.judge import Judge
 from grm_jax.judge.loading import model_folder
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.paradigms.evaluation import Evaluation, draw
-from grm_jax.paradigms.recipe import EVALUATION, ROWS, SIZE_ROWS, TUNED, Recipe
+from grm_jax.paradigms.recipe import EVALUATION, TUNED, Recipe
 from grm_jax.paradigms.reward_stage import run_reward_stage
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.items import items_digest
@@ -40,9 +40,9 @@ class Workshop:
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
-        if name == EVALUATION:
-            return self._evaluate()
         size, kind = name.split("/")
+        if kind == EVALUATION:
+            return self._evaluate(name, size)
         if kind == "base":
             return self._base(name, size)
         return self._tuned(name, size, kind) if kind in TUNED else self._reward(name, size, kind)
@@ -108,23 +108,20 @@ class Workshop:
         with RunFolder.open(home, judge.identity(settings.seed), report=self._report) as store:
             fill(judge, store, parts, settings.critic_samples, settings.seed, bar=bar)
 
-    def _evaluate(self) -> Stage:
+    def _evaluate(self, name: str, size: str) -> Stage:
         settings = self._paradigms
         what = Evaluation(max(settings.ks), settings.temperature, settings.max_new, settings.rows, settings.seed)
-        stages = [name for name in settings.stages if name != EVALUATION and not name.endswith("/base")]
-        rows = [(name, size) for size in settings.sizes for name in (ROWS if size == settings.largest else SIZE_ROWS)]
+        inputs = [
+            each for each in settings.stages if each.startswith(f"{size}/") and each not in (name, f"{size}/base")
+        ]
 
         def run(home: Path, bar: Bar) -> None:
-            for name, size in rows:
-                models = {
-                    stage.partition("/")[2]: self.model(stage) for stage in stages if stage.startswith(f"{size}/")
-                }
-                shows = named(bar, f"{name}-{size}")
-                draw(name, size, models, self._evaluation, what, home, bar=shows, report=self._report)
+            models = {each.partition("/")[2]: self.model(each) for each in inputs}
+            for row in settings.rows_of(size):
+                draw(row, models, self._evaluation, what, home, bar=named(bar, f"{size}/{row}"), report=self._report)
 
-        sampled = {name: getattr(what, name) for name in ("k", "temperature", "max_new", "rows", "seed")}
-        about = {"Paradigms": sampled, "items": items_digest(self._evaluation)}
-        return Stage(EVALUATION, about, tuple(stages), run, frozenset({"Paradigms.k", "items"}))
+        about = {"Paradigms": what, "items": items_digest(self._evaluation)}
+        return Stage(name, about, tuple(inputs), run, frozenset({"Paradigms.k", "items"}))
 
     def _is_given(self, name: str) -> bool:
         return bool(self._paradigms.base) and name == f"{self._paradigms.largest}/base"

@@ -24,7 +24,7 @@ from grm_jax.paradigms.run import run_paradigms
 from tests.spct.miniature import SHAPE
 
 STOPS = ("large/grm: training", "large/cloud: critiques", "large/cloud: training", "large/pairrm: training",
-         "judge-large: critiques", "cloud-large: meta scores")  # fmt: skip
+         "large/judge: critiques", "large/cloud: meta scores")  # fmt: skip
 ROWS = ("btrm", "pairrm", "cloud", "judge", "token_prob", "plain", "grm", "grm_given", "grm_reference")
 
 
@@ -154,10 +154,10 @@ def test_the_report_has_the_figures_of_what_is_stored(whole):
     assert report["items"] == 6  # two of the eight have one response
     for name in ("grm", "plain", "grm_given", "grm_reference"):
         for k, point in zip((1, 2, 4), rows[name, "large"]["points"], strict=True):
-            values = item_values(read_run(run / "evaluation" / f"{name}-large"), k, Protocol(subsets=64))
+            values = item_values(read_run(run / "large" / "evaluation" / name), k, Protocol(subsets=64))
             assert point["mean"] == pytest.approx(values.accuracy.mean(), abs=1e-12)
     for size in ("small", "large"):
-        rewards = json.loads((run / "evaluation" / f"btrm-{size}.json").read_text())
+        rewards = json.loads((run / size / "evaluation" / "btrm.json").read_text())
         items = {item.id: item for item in read_jsonl_items(run / "items" / "evaluation.jsonl")}
         right = np.mean([int(np.argmax(rewards[i])) == items[i].label for i in rewards])
         assert [point["mean"] for point in rows["btrm", size]["points"]] == [pytest.approx(right)] * 3
@@ -173,11 +173,11 @@ def test_the_report_has_the_figures_of_what_is_stored(whole):
 def test_what_is_shown_is_what_the_row_says(whole):
     run, _ = whole
     items = [i for i in read_jsonl_items(run / "items" / "evaluation.jsonl") if len(i.responses) > 1]
-    stored = {name: load_store(run / "evaluation" / f"{name}-large") for name in ("judge", "cloud", "grm")}
+    stored = {name: load_store(run / "large" / "evaluation" / name) for name in ("judge", "cloud", "grm")}
     assert list(stored["judge"].items) == [pair.id for item in items for pair in pairs(item)]
     assert list(stored["cloud"].items) == [single.id for item in items for single in singles(item)]
     digests = {
-        name: next(iter(load_store(run / "evaluation" / f"{name}-large").items.values())).digest
+        name: next(iter(load_store(run / "large" / "evaluation" / name).items.values())).digest
         for name in ("grm", "grm_given", "grm_reference")
     }
     assert len(set(digests.values())) == 3
@@ -204,8 +204,8 @@ def test_stopped_in_every_stage_it_ends_as_if_it_had_not_been(whole, gin_file, t
 @pytest.mark.slow
 def test_more_samples_can_be_asked_and_another_base_is_refused(whole, gin_file, tmp_path):
     run, _ = whole
-    wider, said = paradigms(gin_file, run, "Paradigms.ks=(1, 6)", chosen=["evaluation"])
-    assert said[0].startswith("evaluation: goes on")
+    wider, said = paradigms(gin_file, run, "Paradigms.ks=(1, 6)", chosen=["small/evaluation", "large/evaluation"])
+    assert said[0].startswith("small/evaluation: goes on")
     assert {point["k"] for row in wider["rows"] for point in row["points"]} == {1, 6}
     given = (f"Paradigms.base='{run}/large/base/model'", 'Paradigms.sizes=("large",)')
     result, _ = paradigms(gin_file, tmp_path / "run", *given, chosen=["large/btrm"])
