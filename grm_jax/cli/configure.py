@@ -19,8 +19,7 @@ from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions, ArenaReadi
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
-from grm_jax.paradigms.recipe import REWARDS, SIZES, TUNED, Paradigms, Supervised
-from grm_jax.paradigms.recipe import Recipe as ParadigmsRecipe
+from grm_jax.paradigms.recipe import Paradigms
 from grm_jax.parallel.layout import make_layouts, set_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 from grm_jax.sampling.policy import SamplingPolicy
@@ -38,8 +37,6 @@ _CONFIGURABLE = (
 )  # fmt: skip
 SCOPES = ("base", "rft")
 """Scopes of `recipe`."""
-PARADIGM_SCOPES = ("base", *TUNED, *REWARDS, *SIZES)
-"""Scopes of `paradigms_recipe`."""
 _STREAMS: dict[str, Any] = {
     ARENA: ArenaCritiques,
     "arena_instructions": ArenaInstructions,
@@ -150,30 +147,8 @@ def recipe(chosen: Sequence[str], **given: Any) -> Recipe:
     )  # fmt: skip
 
 
-def paradigms_recipe(**given: Any) -> ParadigmsRecipe:
-    """Builds the recipe of a comparison of paradigms; `given` values of `Paradigms` win.
-
-    Every stage and size has a scope (`PARADIGM_SCOPES`).
-
-    Raises:
-        UserError: as `make`.
-    """
-    settings = make(Paradigms, **given)
-    made = [size for size in settings.sizes if f"{size}/base" in settings.stages]
-    supervised = [*(["base"] if made else []), *TUNED]
-    return ParadigmsRecipe(
-        settings,
-        {size: new_model(size) for size in made},
-        {
-            name: Supervised(make(SftData, scope=name), streams(name), _shifted(Sft, settings, name))
-            for name in supervised
-        },
-        {name: _shifted(RewardModel, settings, name) for name in REWARDS},
-    )
-
-
-def _shifted(cls: type[T], whole: Spct | Paradigms, scope: str = "") -> T:
-    return shifted(make(cls, scope=scope), whole.seed)
+def _shifted(cls: type[T], spct: Spct, scope: str = "") -> T:
+    return shifted(make(cls, scope=scope), spct.seed)
 
 
 def operative() -> str:

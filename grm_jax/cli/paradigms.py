@@ -40,13 +40,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the stages and writes the report; returns the exit code."""
-    from grm_jax.cli import EXIT_OK, configure
+    from grm_jax.cli import EXIT_OK, configure, configure_paradigms
     from grm_jax.cli.pipeline_arguments import check_output, chosen_stages, keep_compiled
     from grm_jax.cli.progress import bar
     from grm_jax.paradigms.run import REPORT, run_paradigms
 
-    configure.load(args.gin_file, args.gin_bindings, configure.PARADIGM_SCOPES)
-    recipe = configure.paradigms_recipe(**({} if args.seed is None else {"seed": args.seed}))
+    configure.load(args.gin_file, args.gin_bindings, configure_paradigms.SCOPES)
+    recipe = configure_paradigms.recipe(**({} if args.seed is None else {"seed": args.seed}))
     chosen = chosen_stages(args.only, args.skip, recipe.paradigms.stages)
     output = Path(args.output)
     check_output(output)

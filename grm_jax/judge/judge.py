@@ -1,9 +1,8 @@
 """The judge: prompts, sampler, parser and vote tied together."""
 
-import bisect
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,20 +228,6 @@ class Judge:
             else None,
             seed=seed,
         )
-
-    def _logprob(self, ids: np.ndarray, logprobs: np.ndarray, place: tuple[int, int]) -> float:
-        """Adds up the log-probabilities of the tokens that hold some of the text at `place`."""
-
-        def first(is_reached: Callable[[int], bool]) -> int:
-            """Counts the tokens that are needed."""
-            counts = range(len(ids) + 1)
-            return bisect.bisect_left(
-                counts, True, key=lambda t: is_reached(len(self._tokenizer.decode(ids[:t].tolist())))
-            )
-
-        start, stop = place
-        tokens = slice(first(lambda length: length > start) - 1, first(lambda length: length >= stop))
-        return float(np.sum(logprobs[tokens], dtype=np.float64))
 
 
 def _hint(item: Item, shown: tuple[int, ...]) -> Hint:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from grm_jax.cli import configure
+from grm_jax.cli import configure, configure_paradigms
 from grm_jax.data.jsonl import read_jsonl_items
 from grm_jax.paradigms.stages import Workshop
 
@@ -51,8 +51,8 @@ def test_stages_are_named_by_size(refused, tmp_path):
 
 
 def test_the_recipe_reads_what_it_says_it_reads(tmp_path):
-    configure.load([str(GIN)], [], configure.PARADIGM_SCOPES)
-    recipe = configure.paradigms_recipe(seed=10)
+    configure.load([str(GIN)], [], configure_paradigms.SCOPES)
+    recipe = configure_paradigms.recipe(seed=10)
     workshop = Workshop(recipe, tmp_path, [], [], print)
     stages = {name: workshop.stage(name) for name in recipe.paradigms.stages}
     inputs = {name: stage.inputs for name, stage in stages.items()}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from grm_jax.cli import configure
+from grm_jax.cli import configure, configure_paradigms
 from grm_jax.data.jsonl import read_jsonl_items, write_jsonl
 from grm_jax.data.parts import pairs, singles
 from grm_jax.errors import UserError
@@ -115,8 +115,8 @@ def paradigms(gin_file, output, *bindings, chosen=None, stop=None):
 
         yield advance
 
-    configure.load([str(gin_file)], bindings, configure.PARADIGM_SCOPES)
-    recipe = configure.paradigms_recipe()
+    configure.load([str(gin_file)], bindings, configure_paradigms.SCOPES)
+    recipe = configure_paradigms.recipe()
     said = []
     stages = chosen or recipe.paradigms.stages
     return run_paradigms(recipe, output, stages, configure.operative(), bar=bar, report=said.append), said
