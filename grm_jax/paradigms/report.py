@@ -22,6 +22,8 @@ from grm_jax.paradigms.recipe import EVALUATION, Paradigms
 
 REPORT_JSON, REPORT_TEXT, PLOT, SIZE_PLOT = "report.json", "report.md", "paradigms.png", "sizes.png"
 LESS = "grm"
+Parts = Mapping[str, list[Sample | None]]
+"""By id of what was shown: its first k samples; None where the prompt did not fit into the context, which is no verdict."""
 _GRM = "generative", "pointwise", "sum"
 _TITLES: Mapping[str, tuple[str, str, str, str]] = {
     "btrm": ("BTRM", "scalar", "pointwise", ""),
@@ -106,9 +108,10 @@ def stored_rows(name: str, size: str, items: Sequence[Item], home: Path, k: int)
         of = _pairrm if name == "pairrm" else _btrm
         return [_row(name, size, 1, [of(stored[item.id], len(item.responses)) for item in items])]
     parts = _samples(path, shown_items(name, items), k)
+    drawn = [sample for samples in parts.values() for sample in samples]
     about = {
-        "tokens": sum(sample.tokens for samples in parts.values() for sample in samples) / k / len(items),
-        "unread": float(np.mean([sample.outcome != "ok" for samples in parts.values() for sample in samples])),
+        "tokens": sum(sample.tokens for sample in drawn if sample) / k / len(items),
+        "unread": float(np.mean([sample is None or sample.outcome != "ok" for sample in drawn])),
     }
     if name == "judge":
         votes = [_verdicts(item, parts) for item in items]
@@ -139,27 +142,26 @@ def _pairrm(rewards: Sequence[Sequence[float]], n: int) -> Reduce:
     return lambda _: decided(forward, backward, n)
 
 
-def _cloud(item: Item, parts: Mapping[str, list[Sample]]) -> Reduce:
+def _cloud(item: Item, parts: Parts) -> Reduce:
     by_response = [parts[f"{item.id}#{i}"] for i in range(len(item.responses))]
-    scores = [[np.nan if s.meta_score is None else s.meta_score for s in samples] for samples in by_response]
-    return functools.partial(mean_rewards, np.array(scores, float).T)
+    rewards = [[s.meta_score if s and s.meta_score is not None else np.nan for s in samples] for samples in by_response]
+    return functools.partial(mean_rewards, np.array(rewards).T)
 
 
-def _verdicts(item: Item, parts: Mapping[str, list[Sample]]) -> tuple[np.ndarray, np.ndarray]:
+def _verdicts(item: Item, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     """Verdicts and weights float64 [K, Q] of an item, as `reductions.majority` takes them."""
     by_pair = [parts[f"{item.id}#{i}-{j}"] for i, j in pairs_of(len(item.responses))]
-    verdicts = [[float(s.scores[0] > s.scores[1]) if s.scores else np.nan for s in samples] for samples in by_pair]
-    weights = [
-        [np.exp(s.verdict_logprob) if s.verdict_logprob is not None else 0.0 for s in samples] for samples in by_pair
+    verdicts = [
+        [float(s.scores[0] > s.scores[1]) if s and s.scores else np.nan for s in samples] for samples in by_pair
     ]
+    weights = [[np.exp(s.verdict_logprob or 0.0) if s else 0.0 for s in samples] for samples in by_pair]
     return np.array(verdicts).T, np.array(weights).T
 
 
-def _grm(item: Item, parts: Mapping[str, list[Sample]]) -> Reduce:
-    samples = parts[item.id]
-    read = np.array([sample.scores is not None for sample in samples])
-    scores = [sample.scores or (0,) * len(item.responses) for sample in samples]
-    ballots = Ballots.of(scores, [0.0] * len(samples))
+def _grm(item: Item, parts: Parts) -> Reduce:
+    scores = [sample.scores if sample else None for sample in parts[item.id]]
+    read = np.array([each is not None for each in scores])
+    ballots = Ballots.of([each or (0,) * len(item.responses) for each in scores], [0.0] * len(scores))
 
     def reduce(members: np.ndarray) -> Reduced:
         totals, used = count(ballots, members & read, "sum")
@@ -168,18 +170,14 @@ def _grm(item: Item, parts: Mapping[str, list[Sample]]) -> Reduce:
     return reduce
 
 
-def _samples(path: Path, shown: Sequence[Item], k: int) -> dict[str, list[Sample]]:
-    """The first k samples of every item shown."""
+def _samples(path: Path, shown: Sequence[Item], k: int) -> Parts:
     store = load_store(path)
-    found = {}
+    found: dict[str, list[Sample | None]] = {}
     for item in shown:
         samples = [sample for _, sample in sorted(store.samples.get(item.id, {}).items())][:k]
-        if item.id in store.too_long:
-            problem = "its prompt does not fit into the model's context"
-            raise UserError(f"{path}: item {item.id!r}: {problem}; leave the item out for all paradigms")
-        if len(samples) < k:
+        if len(samples) < k and item.id not in store.too_long:
             raise _not_judged(path, item.id)
-        found[item.id] = samples
+        found[item.id] = [*samples] if samples else [None] * k
     return found
 
 

@@ -89,6 +89,17 @@ def test_scores_are_summed_over_what_can_be_read(tmp_path):
         stored_rows("grm", "large", [ITEM], tmp_path, 4)
 
 
+def test_a_prompt_that_did_not_fit_is_no_verdict(tmp_path):
+    longer = dataclasses.replace(ITEM, id="j")
+    with RunFolder.open(tmp_path / "grm", {"model": "m", "template": "t", "seed": 0}) as folder:
+        folder.add_items([ITEM, longer])
+        folder.append("i", [sample(0, (7, 9, 2), 3), sample(1, (4, 1, 5), 3)])
+        folder.append_too_long("j", 100, 50)
+    (row,) = stored_rows("grm", "large", [ITEM, longer], tmp_path, 2)
+    assert row.ballots[1](BOTH).failed.tolist() == [True] and not row.ballots[0](BOTH).failed.any()
+    assert (row.tokens, row.unread) == (2.5, 0.5)
+
+
 def test_what_was_not_judged_is_named(tmp_path):
     for name in ("btrm", "cloud", "judge"):
         with pytest.raises(UserError, match="is not judged yet; run the stage evaluation"):
