@@ -18,13 +18,6 @@ from grm_jax.judge.meta import MetaModel, meta_name
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.sampling.policy import SamplingPolicy
 
-_AIDS: Mapping[str, Callable[[Item], Item]] = {
-    "grm": lambda item: dataclasses.replace(item, principles=(), reference=None),
-    "grm_given": lambda item: dataclasses.replace(item, reference=None),
-    "grm_reference": lambda item: dataclasses.replace(item, principles=()),
-}
-"""What the GRM is shown in each row of the table."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -37,18 +30,20 @@ class Evaluation:
     seed: int
 
 
+def bare(item: Item) -> Item:
+    """The item without principles and reference answer."""
+    return dataclasses.replace(item, principles=(), reference=None)
+
+
 def shown_items(name: str, items: Sequence[Item]) -> list[Item]:
-    """The items as a paradigm's model sees them; none where its aid is in no item."""
-    bare = [_AIDS["grm"](item) for item in items]
-    if name == "judge":
-        return [pair for item in bare for pair in pairs(item)]
-    if name == "cloud":
-        return [single for item in bare for single in singles(item)]
+    """The items as a paradigm's model sees them; none where some item lacks the paradigm's aid, for rows are of the same items."""
     if name == "grm_given":
-        return [_AIDS[name](item) for item in items if item.principles]
+        return [dataclasses.replace(i, reference=None) for i in items] if all(i.principles for i in items) else []
     if name == "grm_reference":
-        return [_AIDS[name](item) for item in items if item.reference is not None]
-    return bare
+        aided = all(i.reference is not None for i in items)
+        return [dataclasses.replace(i, principles=()) for i in items] if aided else []
+    parts = {"judge": pairs, "cloud": singles}.get(name, lambda item: [item])
+    return [part for item in items for part in parts(bare(item))]
 
 
 def path_of(home: Path, name: str) -> Path:

@@ -20,9 +20,6 @@ from grm_jax.sampling.sampler import bucket
 from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import Tokenizer
 
-KINDS = ("btrm", "pairrm", "cloud")
-"""Kinds of scalar reward models; see `train.reward_models`."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Preference:

@@ -14,6 +14,7 @@ from grm_jax.data.sources import open_source
 from grm_jax.errors import UserError
 from grm_jax.judge.filling import Bar
 from grm_jax.judge.loading import model_folder
+from grm_jax.paradigms.evaluation import bare
 from grm_jax.paradigms.recipe import EVALUATION, Paradigms, Recipe
 from grm_jax.paradigms.report import write_report
 from grm_jax.paradigms.stages import Workshop
@@ -78,13 +79,13 @@ def _shape(model: Path) -> dict[str, int]:
 
 
 def preference_items(settings: Paradigms) -> list[Item]:
-    """Reads the items that scalar models learn from.
+    """Reads the items that scalar models learn from, without aids: what is compared has none.
 
     Raises:
         UserError: they cannot be read, are too few, or one has no label.
     """
     stretch = Stretch("Paradigms.preference_items", 0, settings.preference_items)
-    return stretch.of(labelled_items(settings.items, "train", settings.item_seed, [stretch]))
+    return [bare(item) for item in stretch.of(labelled_items(settings.items, "train", settings.item_seed, [stretch]))]
 
 
 def evaluation_items(settings: Paradigms) -> list[Item]:

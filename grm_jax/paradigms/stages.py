@@ -12,7 +12,7 @@ from grm_jax.judge.judge import Judge
 from grm_jax.judge.loading import model_folder
 from grm_jax.judge.run_folder import RunFolder
 from grm_jax.paradigms.evaluation import Evaluation, draw
-from grm_jax.paradigms.recipe import EVALUATION, TUNED, Recipe
+from grm_jax.paradigms.recipe import EVALUATION, TUNED, Recipe, Supervised
 from grm_jax.paradigms.reward_stage import run_reward_stage
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.spct.items import items_digest
@@ -134,6 +134,7 @@ class Workshop:
         return () if self._is_given(name) else (name,)
 
 
-def _settings(stage: Any) -> dict[str, Any]:
+def _settings(stage: Supervised) -> dict[str, Any]:
+    """All that the result of a supervised stage depends on besides its model."""
     sources = {f"source {spec}": stage.streams[spec] for spec, _ in stage.data.sources if spec in stage.streams}
     return {"SftData": stage.data, "Sft": of_effect(stage.sft), **sources}

@@ -14,6 +14,8 @@ from grm_jax.evaluate.paradigm_report import paradigm_report, row_values
 from grm_jax.evaluate.paradigm_tables import summary, to_markdown
 from grm_jax.evaluate.protocol import Protocol
 from grm_jax.judge.run_folder import RunFolder
+from grm_jax.paradigms.evaluation import shown_items
+from grm_jax.paradigms.recipe import ROWS
 from grm_jax.paradigms.report import baselines, stored_rows
 
 ITEM = Item("i", (Turn("user", "which?"),), ("a", "bb", "cc"), 1)
@@ -98,6 +100,17 @@ def test_a_prompt_that_did_not_fit_is_no_verdict(tmp_path):
     (row,) = stored_rows("grm", "large", [ITEM, longer], tmp_path, 2)
     assert row.ballots[1](BOTH).failed.tolist() == [True] and not row.ballots[0](BOTH).failed.any()
     assert (row.tokens, row.unread) == (2.5, 0.5)
+
+
+def test_what_is_shown_to_each_paradigm():
+    helped = dataclasses.replace(ITEM, principles=("p",), reference="r")
+    aids = {name: [(i.id, i.principles, i.reference) for i in shown_items(name, [helped])] for name in ROWS}
+    assert aids["grm_given"] == [("i", ("p",), None)] and aids["grm_reference"] == [("i", (), "r")]
+    assert aids["judge"] == [(f"i#{pair}", (), None) for pair in ("0-1", "0-2", "1-2")]
+    assert aids["cloud"] == [(f"i#{i}", (), None) for i in range(3)]
+    assert all(aids[name] == [("i", (), None)] for name in ("grm", "plain", "btrm", "pairrm"))
+    for name in ("grm_given", "grm_reference"):
+        assert shown_items(name, [helped, ITEM]) == []  # its row would be of other items than the rest
 
 
 def test_what_was_not_judged_is_named(tmp_path):
