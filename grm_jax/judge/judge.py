@@ -12,6 +12,7 @@ from grm_jax.data.records import Item, Judgement, Sample, item_from_json
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import JudgeModel, load_model
 from grm_jax.judge.orders import order, unshuffle
+from grm_jax.judge.text_logprob import text_logprob
 from grm_jax.judge.voting import decide, unvoted
 from grm_jax.judge.voting import vote as revote
 from grm_jax.keys import stream_key
@@ -223,7 +224,7 @@ class Judge:
             outcome=critique.outcome.value,
             tokens=len(completion.ids),
             logprob=float(np.sum(completion.logprobs, dtype=np.float64)),
-            verdict_logprob=self._logprob(ids, completion.logprobs, critique.block)
+            verdict_logprob=text_logprob(self._tokenizer, ids, completion.logprobs, critique.block)
             if verdict and critique.block
             else None,
             seed=seed,
