@@ -118,7 +118,7 @@ class Workshop:
         def run(home: Path, bar: Bar) -> None:
             models = {each.partition("/")[2]: self.model(each) for each in inputs}
             for row in settings.rows_of(size):
-                draw(row, models, self._evaluation, what, home, bar=named(bar, f"{size}/{row}"), report=self._report)
+                draw(row, models, self._evaluation, what, home, bar=named(bar, f"{name}: {row}"), report=self._report)
 
         about = {"Paradigms": what, "items": items_digest(self._evaluation)}
         return Stage(name, about, tuple(inputs), run, frozenset({"Paradigms.k", "items"}))

@@ -23,7 +23,7 @@ from tests.spct.miniature import SHAPE
 
 pytestmark = pytest.mark.slow
 STOPS = ("large/grm: training", "large/cloud: critiques", "large/cloud: training", "large/pairrm: training",
-         "large/judge: critiques", "large/cloud: meta scores")  # fmt: skip
+         "large/evaluation: cloud: meta scores", "large/evaluation: judge: critiques")  # fmt: skip
 ROWS = ("btrm", "pairrm", "cloud", "judge", "token_prob", "plain", "grm", "grm_given", "grm_reference")
 
 
