@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 # Okabe and Ito's palette: told apart with any colour vision; markers tell the curves apart in print.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv*P"
-_DASHES = (":", (0, (1, 1)), "--", "-.", (0, (5, 1)))
+_DASHES = (":", "--", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def paradigm_figure(report: Mapping[str, Any]) -> Figure:
