@@ -91,12 +91,6 @@ def test_utilisation_on_a_mesh_is_of_all_devices(measured, monkeypatch, bench):
 
 
 @pytest.mark.slow
-def test_prompts_that_are_not_sampled_together_are_refused(measured):
-    with pytest.raises(UserError, match="--prompts 3: they are not sampled as one batch"):
-        measured("--part", "judge", "--prompts", "3", clock=[1.0] * 3)
-
-
-@pytest.mark.slow
 def test_a_clock_too_coarse_is_refused(measured):
     with pytest.raises(UserError, match="--new 8: too few tokens to time a step"):
         measured("--part", "judge", clock=[1.0, 1.0])

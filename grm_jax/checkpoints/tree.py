@@ -87,11 +87,11 @@ def finisher(
 
     A leaf is done when that returns, so that the next is not read beside what it was made of.
     """
+    if not quantized:
+        return lambda path, leaf: leaf
     names = flatten_dict(logical_axes(config, unrolled=unrolled), sep="/")
 
     def finished(path: str, leaf: Any) -> Any:
-        if not quantized:
-            return leaf
         made = quantized_leaf(path, leaf)
         places = None if layout is None else layout.tree(names[path], made)
         return jax.block_until_ready(jax.device_put(made, places))

@@ -44,7 +44,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from grm_jax.cli import compile, convert, data, eval, info, judge, meta_score, overall, report, rft, spct, train
+    from grm_jax.cli import (
+        compile,
+        convert,
+        data,
+        eval,
+        info,
+        judge,
+        meta_score,
+        overall,
+        paradigms,
+        report,
+        rft,
+        spct,
+        train,
+    )
 
     parser = _Parser(
         prog="grm",
@@ -56,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     hosts_arguments.add_hosts_arguments(parser)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (judge, meta_score, report, eval, overall, data, rft, train, spct, compile, convert, info):
+    for module in (judge, meta_score, report, eval, overall, data, rft, train, spct, paradigms, compile, convert, info):
         module.add_parser(subparsers)
     _add_debug(subparsers)
     return parser

@@ -19,6 +19,7 @@ from grm_jax.data.critiques import ArenaCritiques, ArenaInstructions, ArenaReadi
 from grm_jax.data.mixture import ARENA, SftData, Streams
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.paradigms.recipe import Paradigms
 from grm_jax.parallel.layout import make_layouts, set_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 from grm_jax.sampling.policy import SamplingPolicy
@@ -27,11 +28,12 @@ from grm_jax.spct.rejection import Rft
 from grm_jax.spct.sft_stage import ArenaTokenizer, NewModel
 from grm_jax.train.grpo import Grpo
 from grm_jax.train.meta_rm import MetaRm
+from grm_jax.train.reward_models import RewardModel
 from grm_jax.train.sft import Sft
 
 _CONFIGURABLE = (
     Gemma2Config, SamplingPolicy, Sft, MetaRm, Grpo, Rft, Spct, ArenaCritiques, ArenaInstructions, ArenaReadings,
-    ArenaTokenizer, Noise, SftData, TrainMesh, DecodeMesh,
+    ArenaTokenizer, Noise, SftData, TrainMesh, DecodeMesh, Paradigms, RewardModel,
 )  # fmt: skip
 SCOPES = ("base", "rft")
 """Scopes of `recipe`."""

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 _ARENA = "  grm data arena --split test --count 200 --seed 0 --output items.jsonl"
+_PARTS = "  grm data parts --input items.jsonl --of singles --output singles.jsonl"
 _CONVERT = "  grm data convert --from hf:NCSOFT/offsetbias --layout offsetbias --output items.jsonl"
 _CONVERT_DESCRIPTION = """\
 Writes the items of a preference set. SPEC is a .jsonl, .jsonl.gz, .json or .parquet file, a folder of .parquet files,
@@ -18,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser(
         "data", help="make data sets, and compare them", description="Makes data sets, and compares them.",
-        epilog=f"examples:\n{_ARENA}\n{_CONVERT}\n{overlap.EXAMPLE}", formatter_class=raw,
+        epilog=f"examples:\n{_ARENA}\n{_PARTS}\n{_CONVERT}\n{overlap.EXAMPLE}", formatter_class=raw,
     )  # fmt: skip
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     arena = kinds.add_parser(
@@ -29,8 +30,20 @@ def add_parser(subparsers: Any) -> None:
     arena.add_argument("--count", type=int, required=True, help="items to write")
     arena.add_argument("--seed", type=int, default=0, help="of the items (default: 0)")
     arena.add_argument("--families", help="seen, held_out or all (default: seen in train, all in valid and test)")
+    arena.add_argument("--principles", action="store_true", help="give each the principles that weigh most in it")
+    arena.add_argument(
+        "--reference", action="store_true", help="give each a reference answer, which meets all that is asked"
+    )
     arena.add_argument("--output", required=True, metavar="FILE", help="JSONL file")
     arena.set_defaults(run=run_arena)
+    parts = kinds.add_parser(
+        "parts", help="responses one by one, or two at a time", epilog=f"example:\n{_PARTS}", formatter_class=raw,
+        description="Writes an item for each response (ID#0, ...) or for each pair of responses (ID#0-1, ...) of the items.",
+    )  # fmt: skip
+    parts.add_argument("--input", required=True, metavar="FILE", help="items, one JSON object a line")
+    parts.add_argument("--of", required=True, choices=["singles", "pairs"], help="one response, or two")
+    parts.add_argument("--output", required=True, metavar="FILE", help="JSONL file")
+    parts.set_defaults(run=run_parts)
     convert = kinds.add_parser(
         "convert", help="items of a preference set", epilog=f"example:\n{_CONVERT}", formatter_class=raw,
         description=_CONVERT_DESCRIPTION,
@@ -45,15 +58,35 @@ def add_parser(subparsers: Any) -> None:
 def run_arena(args: argparse.Namespace) -> int:
     """Writes the items; returns 0."""
     from grm_jax.cli.outputs import check_file
-    from grm_jax.data.arena.world import items
+    from grm_jax.data.arena.aids import aided
+    from grm_jax.data.arena.world import generate
     from grm_jax.data.jsonl import write_jsonl
     from grm_jax.errors import UserError
 
     if args.count < 1:
         raise UserError(f"--count must be at least 1, not {args.count}")
     check_file("--output", args.output)
-    write_jsonl(args.output, items(args.split, args.count, args.seed, args.families))
+    examples = (generate(args.split, index, args.seed, args.families) for index in range(args.count))
+    write_jsonl(
+        args.output, (aided(each, principles=args.principles, with_reference=args.reference) for each in examples)
+    )
     print(f"wrote {args.count} items to {args.output}")
+    return 0
+
+
+def run_parts(args: argparse.Namespace) -> int:
+    """Writes the parts; returns 0."""
+    from grm_jax.cli.outputs import check_file
+    from grm_jax.data.jsonl import read_jsonl_items, write_jsonl
+    from grm_jax.data.parts import pairs, singles
+    from grm_jax.data.records import item_to_json
+
+    check_file("--output", args.output)
+    found = [
+        part for item in read_jsonl_items(args.input) for part in {"singles": singles, "pairs": pairs}[args.of](item)
+    ]
+    write_jsonl(args.output, map(item_to_json, found))
+    print(f"wrote {len(found)} items to {args.output}")
     return 0
 
 

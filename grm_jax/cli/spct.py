@@ -29,16 +29,14 @@ exit codes: 0 done; 3 done, but prompts of some evaluation items did not fit; 2 
 def add_parser(subparsers: Any) -> None:
     """Registers the subcommand."""
     from grm_jax.cli.gin_arguments import add_gin_arguments
+    from grm_jax.cli.pipeline_arguments import add_pipeline_arguments
     from grm_jax.cli.profiling import add_profile_arguments
 
     parser = subparsers.add_parser(
         "spct", help="train a judge and its meta model, and measure them", description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--output", required=True, metavar="RUN", help="run folder; a new one, or one to go on in")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--only", metavar="STAGES", help="run these stages alone, such as base,rft")
-    which.add_argument("--skip", metavar="STAGES", help="do not run these stages, such as grpo,meta")
+    add_pipeline_arguments(parser, "base,rft", "grpo,meta")
     parser.add_argument("--seed", type=int, help="added to the seeds of all stages, as Spct.seed (default: 0)")
     add_gin_arguments(parser)
     add_profile_arguments(parser)
@@ -49,15 +47,17 @@ def run(args: argparse.Namespace) -> int:
     """Runs the stages and writes the report; returns the exit code."""
     from grm_jax.cli import EXIT_OK, EXIT_UNJUDGED, configure
     from grm_jax.cli.outputs import keep_compiled
+    from grm_jax.cli.pipeline_arguments import check_output, chosen_stages
     from grm_jax.cli.progress import bar
     from grm_jax.evaluate.curve_tables import summary
+    from grm_jax.spct.recipe import STAGES
     from grm_jax.spct.run import run_spct
 
-    chosen = _chosen(args.only, args.skip)
+    chosen = chosen_stages(args.only, args.skip, STAGES)
     configure.load(args.gin_file, args.gin_bindings, configure.SCOPES)
     recipe = configure.recipe(chosen, **({} if args.seed is None else {"seed": args.seed}))
     output = Path(args.output)
-    _check_output(output)
+    check_output(output)
 
     def say(message: str) -> None:
         print(message, flush=True)
@@ -71,27 +71,3 @@ def run(args: argparse.Namespace) -> int:
     if result.too_long:
         print(f"{result.too_long} evaluation items not judged by every judge: their prompts are too long")
     return EXIT_UNJUDGED if result.too_long else EXIT_OK
-
-
-def _chosen(only: str | None, skip: str | None) -> list[str]:
-    from grm_jax.errors import UserError
-    from grm_jax.spct.recipe import STAGES
-
-    option, names = ("--only", only) if only is not None else ("--skip", skip or "")
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in given if name not in STAGES]
-    if unknown:
-        raise UserError(f"{option} {names}: {unknown[0]!r} is no stage; the stages are {', '.join(STAGES)}")
-    chosen = [name for name in STAGES if (name in given) == (only is not None)]
-    if not chosen:
-        raise UserError(f"{option} {names}: leaves no stage to run; the stages are {', '.join(STAGES)}")
-    return chosen
-
-
-def _check_output(output: Path) -> None:
-    """Refuses a folder that holds something else."""
-    from grm_jax.errors import UserError
-    from grm_jax.spct.run import CONFIG
-
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (output / CONFIG).is_file():
-        raise UserError(f"{output}: exists already; give --output a new folder, or the folder of a run to go on with")

@@ -5,12 +5,17 @@ Example i of a stream is a pure function of (its settings, i): a fresh item of t
 
 import dataclasses
 
-from grm_jax.data.arena import oracle, responses, world
+from grm_jax.data.arena import aids, oracle, responses, world
 from grm_jax.data.arena.tasks import draw_task, write_instruction
-from grm_jax.data.arena.words import distinct_words, pick
+from grm_jax.data.arena.words import chance, distinct_words, pick
 from grm_jax.data.examples import CritiqueExample, InstructionExample
+from grm_jax.errors import UserError
 from grm_jax.keys import generator
 from grm_jax.text.template import Hint
+
+SHOWN = {"all": 1, "pair": 2, "one": 1}
+"""Which of an item's responses a critique is about, and how many an item must have for that."""
+_FAR = 2**32  # an item with too few responses gives way to one that far ahead in the stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,10 @@ class ArenaCritiques:
         principles: critiques state their principles; without them (an ablation) they begin with the first response.
         hinted: the share of examples whose prompt tells the label, and whose oracle knew it: how a judge learns what a
             hint is for.
+        given: the share of examples whose prompt gives principles, which the critique then applies (`arena.aids`).
+        referenced: the share of examples whose prompt shows a reference answer, and whose oracle compared with it.
+        shown: the responses shown: "all" of an item, a "pair" of them, or "one".
+        verdict: critiques end with the place of the best response instead of scores, as LLM-as-a-Judge has them.
     """
 
     seed: int = 0
@@ -31,23 +40,43 @@ class ArenaCritiques:
     breadth: tuple = oracle.BREADTH
     principles: bool = True
     hinted: float = 0.0
+    given: float = 0.0
+    referenced: float = 0.0
+    shown: str = "all"
+    verdict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shown not in SHOWN:
+            raise UserError(f"ArenaCritiques.shown must be one of {', '.join(SHOWN)}, not {self.shown!r}")
+        if self.hinted and self.shown != "all":
+            raise UserError(f"ArenaCritiques.hinted must be 0 with shown = {self.shown!r}: the best may not be shown")
+        if self.given and not self.principles:
+            raise UserError("ArenaCritiques.given must be 0 without principles: what is given is stated")
 
     def __call__(self, index: int) -> CritiqueExample:
         """Returns example `index`."""
         example = world.generate("train", index, self.seed)
+        while len(example.responses) < SHOWN[self.shown]:
+            index += _FAR
+            example = world.generate("train", index, self.seed)
         rng = generator("arena critique", self.seed, index)
         texts, label = example.item["responses"], example.item["label"]
-        order = tuple(int(i) for i in rng.permutation(len(texts)))
+        order = tuple(int(i) for i in rng.permutation(len(texts)))[: {"pair": 2, "one": 1}.get(self.shown)]
         hinted = bool(rng.random() < self.hinted)
+        given = aids.rubric(example.task) if self.given and chance(rng, self.given) else ()
+        compared = bool(self.referenced) and chance(rng, self.referenced)
         hint = Hint(order.index(label) if len(texts) > 1 else label) if hinted else None
         return CritiqueExample(
             conversation=(("user", example.item["prompt"]),),
             responses=tuple(texts[i] for i in order),
             critique=oracle.critique(
-                example, order, rng, self.noise, breadth=self.breadth, principles=self.principles, hinted=hinted
+                example, order, rng, self.noise, breadth=self.breadth, principles=self.principles, hinted=hinted,
+                given=given, compared=compared, verdict=self.verdict,
             ),
+            principles=tuple(map(aids.principle, given)),
+            reference=aids.reference(example).text if compared else None,
             hint=hint,
-        )
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

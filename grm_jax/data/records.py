@@ -61,6 +61,8 @@ class Sample:
     `order[j]` is the index of the response shown at place j. `scores` has one score a response in the item's own order;
     it is None exactly when `outcome` is not "ok". `tokens` counts the generated tokens, `logprob` sums their natural
     log-probabilities under the model itself (temperature 1, no filter). `meta_score` is the meta reward model's logit.
+    `verdict_logprob` is the part of `logprob` that the tokens of the verdict have, where a judge names the best response (its
+    `scores` are then the highest for that one and the lowest for all others); None where it gives scores.
     """
 
     index: int
@@ -72,6 +74,7 @@ class Sample:
     tokens: int
     logprob: float | None
     meta_score: float | None = None
+    verdict_logprob: float | None = None
     seed: int
 
 
@@ -201,7 +204,7 @@ def sample_from_json(obj: Any, where: str) -> Sample:
     Raises:
         UserError: "WHERE: field: what is wrong; what to do".
     """
-    obj = fields.read_object(obj, where, "sample")
+    obj = {"verdict_logprob": None, **fields.read_object(obj, where, "sample")}
     _check_every_field(obj, Sample, where)
     order = fields.read_integers(obj["order"], where, "order", 0, _BIG)
     if sorted(order) != list(range(len(order))) or not order:
@@ -221,13 +224,15 @@ def sample_from_json(obj: Any, where: str) -> Sample:
         tokens=fields.read_integer(obj["tokens"], where, "tokens", 0, _BIG),
         logprob=fields.read_optional(fields.read_number, obj["logprob"], where, "logprob"),
         meta_score=fields.read_optional(fields.read_number, obj["meta_score"], where, "meta_score"),
+        verdict_logprob=fields.read_optional(fields.read_number, obj["verdict_logprob"], where, "verdict_logprob"),
         seed=fields.read_integer(obj["seed"], where, "seed", -_BIG, _BIG),
     )
 
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
-    """Writes a sample as a JSON object with every field."""
-    return dataclasses.asdict(sample)
+    """Writes a sample as a JSON object with every field; `verdict_logprob` where there is one."""
+    obj = dataclasses.asdict(sample)
+    return obj if sample.verdict_logprob is not None else {k: v for k, v in obj.items() if k != "verdict_logprob"}
 
 
 def judgement_from_json(obj: Any, where: str) -> Judgement:
@@ -261,7 +266,7 @@ def judgement_from_json(obj: Any, where: str) -> Judgement:
 
 def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
     """Writes a judgement as a JSON object with every field."""
-    return dataclasses.asdict(judgement)
+    return {**dataclasses.asdict(judgement), "samples": [sample_to_json(sample) for sample in judgement.samples]}
 
 
 def _check_every_field(obj: Mapping[str, Any], record: type, where: str) -> None:

@@ -14,6 +14,7 @@ from grm_jax.judge.anytime import Stopping, check_stopping, progress, vote_in_ti
 from grm_jax.judge.loading import JudgeModel, load_model
 from grm_jax.judge.orders import order, unshuffle
 from grm_jax.judge.rounds import in_rounds
+from grm_jax.judge.text_logprob import text_logprob
 from grm_jax.judge.voting import unvoted
 from grm_jax.judge.voting import vote as revote
 from grm_jax.keys import stream_key
@@ -240,9 +241,11 @@ class Judge:
         """Parses one completion and puts its scores back into the item's own order."""
         ids = completion.ids[:-1] if completion.stopped else completion.ids
         text = self._tokenizer.decode(ids.tolist())
+        verdict = self.template.answer == "best"
         critique = parse_critique(
-            text, len(shown), truncated=not completion.stopped, principles_heading=self.template.principles_heading
-        )
+            text, len(shown), truncated=not completion.stopped,
+            principles_heading=self.template.principles_heading, verdict=verdict,
+        )  # fmt: skip
         return Sample(
             index=index,
             order=shown,
@@ -252,6 +255,9 @@ class Judge:
             outcome=critique.outcome.value,
             tokens=len(completion.ids),
             logprob=float(np.sum(completion.logprobs, dtype=np.float64)),
+            verdict_logprob=text_logprob(self._tokenizer, ids, completion.logprobs, critique.block)
+            if verdict and critique.block
+            else None,
             seed=seed,
         )
 

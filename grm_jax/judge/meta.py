@@ -87,29 +87,55 @@ class MetaModel:
                     check_length(group, self._config, item, [s.index for s in chunk])
                     groups.append(group)
                     owners.append((place, chunk))
+        for i, logits in self.logits(groups):
+            place, chunk = owners[i]
+            scored = zip(chunk, logits.tolist(), strict=True)
+            yield place, [dataclasses.replace(sample, meta_score=score) for sample, score in scored]
+
+    def logits(self, groups: Sequence[CritiqueGroup]) -> Iterator[tuple[int, np.ndarray]]:
+        """Computes prompts with critiques of them.
+
+        Args:
+            groups: at most `_GROUP` critiques each; all fit into the context (`check_length`).
+
+        Yields:
+            (place in `groups`, float32 [G], a logit a critique), as batches are done.
+        """
         shapes: dict[tuple[int, int, int], list[int]] = {}
         for i, group in enumerate(groups):
-            shape = (bucket(len(group.prompt)), bucket(group.longest), _power_of_two(len(group.critiques)))
+            shape = (bucket(len(group.prompt)), completion_bucket(group.longest), _power_of_two(len(group.critiques)))
             shapes.setdefault(shape, []).append(i)
-        for (S, T, G), members_of_shape in sorted(shapes.items()):
+        for (S, T, G), members in sorted(shapes.items()):
             size = 1 << (max(1, _TOKENS // (S + G * T)).bit_length() - 1)
-            for begin in range(0, len(members_of_shape), size):
-                batch = members_of_shape[begin : begin + size]
+            for begin in range(0, len(members), size):
+                batch = members[begin : begin + size]
                 P = _power_of_two(len(batch))
                 P += -P % self._layout.parts
                 padded = self._layout.place(pad_groups([groups[i] for i in batch], P, G, S, T))
                 with self._layout.active():
                     logits = fetch(self._logits(self._params, padded))
                 for i, row in zip(batch, logits, strict=False):
-                    place, chunk = owners[i]
-                    scores = row[: len(chunk)].tolist()
-                    yield (
-                        place,
-                        [
-                            dataclasses.replace(sample, meta_score=score)
-                            for sample, score in zip(chunk, scores, strict=True)
-                        ],
-                    )
+                    yield i, row[: len(groups[i].critiques)]
+
+    def rewards(self, shown: Sequence[tuple[Item, tuple[int, ...]]]) -> np.ndarray:
+        """Rewards of what is shown, without a critique: of a model that was trained so (`train.reward_models`).
+
+        Args:
+            shown: items, each with the order of its responses.
+
+        Returns:
+            float64 [items].
+
+        Raises:
+            UserError: as `score`.
+        """
+        groups = [encode_group(self._template, self._tokenizer, item, order, [""]) for item, order in shown]
+        for group, (item, _) in zip(groups, shown, strict=True):
+            check_length(group, self._config, item, [0])
+        found = np.zeros(len(groups))
+        for i, logits in self.logits(groups):
+            found[i] = logits[0]
+        return found
 
 
 def meta_scores(meta: MetaModel, wanted: Sequence[tuple[Item, Sequence[Sample]]]) -> list[list[Sample]]:
@@ -199,6 +225,11 @@ def save_meta(
             save_file(head, temporary)
 
     return save_trained(folder, config, trunk, source, template, dtype=dtype, also=save_head)
+
+
+def completion_bucket(length: int) -> int:
+    """The padded length of critiques; that of an empty one, which is its end of turn alone, is 1."""
+    return 1 if length == 1 else bucket(length)
 
 
 def _power_of_two(count: int) -> int:

@@ -304,7 +304,8 @@ class Sampler:
         length, N = int(drawn.lengths[row]), self._max_new
         places = (start + np.arange(length)) % N
         self.usage.tokens += length
-        return Completion(drawn.tokens[row, places], drawn.logprobs[row, places], bool(drawn.stopped[row]))
+        tokens, logprobs = np.asarray(drawn.tokens), np.asarray(drawn.logprobs)  # as they were fetched
+        return Completion(tokens[row, places], logprobs[row, places], bool(drawn.stopped[row]))
 
     def _hold(
         self, prompts: Prompts, head: CacheSegment | None, shape: _Shape, admitted: Sequence[tuple[int, _Prompt]]

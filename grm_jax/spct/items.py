@@ -17,7 +17,7 @@ from grm_jax.spct.recipe import Spct
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Items `first`, `first + 1`, ...: `count` of them, or all that are left for 0. `name` is of the setting, for messages."""
+    """Items `first`, `first + 1`, ...: `count` of them, or all that are left for 0. `name` is the setting's, for messages."""
 
     name: str
     first: int
@@ -39,13 +39,13 @@ def training_items(spct: Spct, stretches: Sequence[Stretch]) -> list[Item]:
     Raises:
         UserError: they cannot be read, are too few, or one has no label.
     """
-    return _items(spct.items, "train", spct.item_seed, stretches)
+    return labelled_items(spct.items, "train", spct.item_seed, stretches)
 
 
 def evaluation_items(spct: Spct) -> list[Item]:
     """Reads the items of the curve; raises as `training_items`."""
-    stretch = Stretch("evaluation_items", 0, spct.evaluation_items)
-    return stretch.of(_items(spct.evaluation, spct.split, spct.item_seed, [stretch]))
+    stretch = Stretch("Spct.evaluation_items", 0, spct.evaluation_items)
+    return stretch.of(labelled_items(spct.evaluation, spct.split, spct.item_seed, [stretch]))
 
 
 def items_digest(items: Sequence[Item]) -> str:
@@ -53,20 +53,25 @@ def items_digest(items: Sequence[Item]) -> str:
     return digest(*(dump_line(item_to_json(item)).decode("utf-8") for item in items)).hex()[:16]
 
 
-def _items(spec: str, split: str, seed: int, stretches: Sequence[Stretch]) -> list[Item]:
+def labelled_items(spec: str, split: str, seed: int, stretches: Sequence[Stretch]) -> list[Item]:
+    """Reads labelled items, as many as the stretches need; `split` and `seed` are of the arena's.
+
+    Raises:
+        UserError: as `training_items`.
+    """
     if not stretches:
         return []
     if spec == ARENA:
         for stretch in stretches:
             if not stretch.count:
-                raise UserError(f"Spct.{stretch.name} must be at least 1, not 0: the arena has no end")
+                raise UserError(f"{stretch.name} must be at least 1, not 0: the arena has no end")
         count = max(stretch.end for stretch in stretches)
         items = [item_from_json(item, f"{ARENA}:{i}") for i, item in enumerate(world.items(split, count, seed))]
     else:
         items = list(items_from_source(open_source(spec), "items", Counter()))
     for stretch in stretches:
         if len(items) < max(stretch.end, stretch.first + 1):
-            wanted = f"Spct.{stretch.name} asks {stretch.count or 'some'} from number {stretch.first}"
+            wanted = f"{stretch.name} asks {stretch.count or 'some'} from number {stretch.first}"
             raise UserError(f"{spec}: holds {len(items)} items, {wanted}; ask fewer or give more")
         for item in stretch.of(items):
             if item.label is None:

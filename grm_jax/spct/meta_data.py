@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from grm_jax.data.critique_groups import CritiqueGroup, encode_group, pad_groups
+from grm_jax.data.epochs import SortedEpochs
 from grm_jax.data.records import Item
 from grm_jax.errors import UserError
 from grm_jax.judge.run_identity import read_identity
 from grm_jax.judge.run_store import item_facts, load_store
-from grm_jax.keys import generator
 from grm_jax.sampling.sampler import bucket
 from grm_jax.spct.trajectories import Trajectory, read_trajectories, trajectory
 from grm_jax.text.template_file import Template
 from grm_jax.text.tokenizer import Tokenizer
-
-_SORTED = 16  # batches; enough for all lengths to be there, few enough for batches of all lengths to take turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,25 +97,21 @@ def group_critiques(
 class MetaBatches:
     """An endless source of batches (`train.loop.BatchSource`).
 
-    Every epoch shows each group once, in an order keyed by (seed, epoch); a batch may hold the end of one and the
-    start of the next. Groups that follow one another in that order are sorted by length, `_SORTED` batches of them at a
-    time, so that a batch is not padded to the one long critique in it.
-
-    A batch has what `train.meta_rm.meta_loss` reads, for P prompts. G, S and T are those of its largest group, rounded up, so
-    that few shapes are compiled.
+    Groups come in the order of `data.epochs`. A batch has what `train.meta_rm.meta_loss` reads, for P prompts. G, S and T are those
+    of its largest group, rounded up, so that few shapes are compiled.
     """
 
     def __init__(self, groups: Sequence[LabelledGroup], *, prompts: int, seed: int):
         """`prompts` is P; there must be a group."""
-        self._groups, self._prompts, self._seed = groups, prompts, seed
+        self._groups, self._prompts = groups, prompts
+        self._order = SortedEpochs("meta batches", seed, [each.group.longest for each in groups], prompts)
         self._next = 0  # batch
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def next(self, params: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Returns the next batch; `params` plays no part."""
-        first = self._next * self._prompts
+        chosen = [self._groups[place] for place in self._order.batch(self._next)]
+        epoch = self._order.epoch(self._next)
         self._next += 1
-        chosen = [self._groups[self._place(number)] for number in range(first, first + self._prompts)]
         G = 1 << (max(len(each.right) for each in chosen) - 1).bit_length()
         S = bucket(max(len(each.group.prompt) for each in chosen))
         T = bucket(max(each.group.longest for each in chosen))
@@ -125,7 +119,7 @@ class MetaBatches:
         batch["labels"] = np.zeros((self._prompts, G), np.float32)
         for p, each in enumerate(chosen):
             batch["labels"][p, : len(each.right)] = each.right
-        return batch, {"epoch": first / len(self._groups)}
+        return batch, {"epoch": epoch}
 
     def get_state(self) -> dict[str, Any]:
         """The number of the next batch."""
@@ -134,20 +128,6 @@ class MetaBatches:
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a state."""
         self._next = int(state["next"])
-
-    def _place(self, number: int) -> int:
-        epoch, place = divmod(number, len(self._groups))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            shuffled = generator("meta batches", self._seed, epoch).permutation(len(self._groups))
-            window = _SORTED * self._prompts
-            self._order = np.concatenate(
-                [self._by_length(shuffled[start : start + window]) for start in range(0, len(shuffled), window)]
-            )
-        return int(self._order[place])
-
-    def _by_length(self, places: np.ndarray) -> np.ndarray:
-        return places[np.argsort([self._groups[place].group.longest for place in places], kind="stable")]
 
 
 def _of_run(path: Path, items: Mapping[str, Item]) -> Iterator[Trajectory]:

@@ -1,7 +1,6 @@
-"""The pipeline of SPCT: stages one after another in one run folder, each resumable, each done once.
+"""A pipeline: stages one after another in one run folder, each resumable, each done once.
 
     RUN/<stage>/            what a stage writes, with its record stage.json; a judge's stage ends with model/
-    RUN/report/             the report over all of them (`spct.run`)
 
 A stage is a name, its settings and a function; what it reads of other stages is known before anything runs, and so is
 whether what is there was made with the settings that are asked.
@@ -17,8 +16,12 @@ from typing import Any
 from grm_jax.errors import UserError
 from grm_jax.judge.filling import Bar
 from grm_jax.spct.stage_record import StageRecord, check_unchanged, plain, read_record, timed, write_record
+from grm_jax.train.training import Training
 
+CONFIG = "config.gin"
+"""The settings of the last command, in a run folder."""
 _LOCK = ".lock"
+_WITHOUT_EFFECT = ("save_every", "log_every", "export_every", "step_limit", "peak_flops")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +108,19 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{folder}: cannot be locked ({error.strerror}); use a folder on a local disk") from None
         yield
+
+
+def of_effect(settings: Training) -> dict[str, Any]:
+    """The settings of a training without those that its result does not depend on."""
+    return {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings) if field.name not in _WITHOUT_EFFECT
+    }  # fmt: skip
+
+
+def named(bar: Bar, stage: str) -> Bar:
+    """A bar whose titles name the stage."""
+    return lambda what, total: bar(f"{stage}: {what}", total)
 
 
 def _input(folder: Path, name: str, reader: str, asked: dict[str, StageRecord]) -> StageRecord:

@@ -49,9 +49,9 @@ class Plan:
         self._check_stages()
         self._check_files()
         stretches = {
-            "rft": Stretch("rft_items", 0, spct.rft_items),
-            "grpo": Stretch("grpo_items", spct.grpo_first, spct.grpo_items),
-            "meta": Stretch("meta_items", spct.meta_first, spct.meta_items),
+            "rft": Stretch("Spct.rft_items", 0, spct.rft_items),
+            "grpo": Stretch("Spct.grpo_items", spct.grpo_first, spct.grpo_items),
+            "meta": Stretch("Spct.meta_items", spct.meta_first, spct.meta_items),
         }
         # The meta reward model reads critiques that rejective fine-tuning has drawn, and so their items.
         also = {"rft"} if "meta" in self.chosen and "rft" in self.there else set()

@@ -193,7 +193,7 @@ def _judge(
     decoding = jax.jit(loop, donate_argnames="rows")
     A = layout.parts
     sharing = Sharing(rows=rows((A, 2 * P // A, k), jnp.int32), places=rows((A, R // A), jnp.int32))
-    patience = jax.ShapeDtypeStruct((), jnp.int32)
+    patience = jax.ShapeDtypeStruct((), jnp.int32, sharding=layout.whole)
     token = (params, held, samples, rows((R, 2), jnp.uint32), rows((R,), jnp.bool_), sharing, patience)
 
     read = bytes_of(params) + bytes_of(held) / 2 + bytes_of(samples.cache) / 2

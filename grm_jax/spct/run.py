@@ -9,13 +9,11 @@ from grm_jax.data.jsonl import write_jsonl
 from grm_jax.data.records import item_to_json
 from grm_jax.judge.filling import Bar
 from grm_jax.spct.curve_stage import REPORT, count_too_long, write_report
-from grm_jax.spct.pipeline import check, locked, run_stages
+from grm_jax.spct.pipeline import CONFIG, check, locked, run_stages
 from grm_jax.spct.plan import Plan
 from grm_jax.spct.recipe import STAGES, Recipe
 from grm_jax.spct.stage_record import read_record
 from grm_jax.spct.stages import Workshop
-
-CONFIG = "config.gin"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ Each reads the last judge before it that is run or finished, so that a stage may
 trains the base model, and a curve without GRPO ends at rejective fine-tuning.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,15 @@ from grm_jax.spct.curve_stage import run_curve_stage
 from grm_jax.spct.grpo_stage import run_grpo_stage
 from grm_jax.spct.items import items_digest
 from grm_jax.spct.meta_stage import run_meta_stage
-from grm_jax.spct.pipeline import Stage
+from grm_jax.spct.pipeline import Stage, named, of_effect
 from grm_jax.spct.plan import Plan
 from grm_jax.spct.recipe import ACCEPTED, JUDGES
 from grm_jax.spct.rft import ACCEPTED_FILE, REPORT_FILE, TRAJECTORIES_FILE, load_judge, sample_and_reject
 from grm_jax.spct.sft_stage import run_sft_stage
 from grm_jax.text.template_file import template_text
-from grm_jax.train.training import Training
 
 SAMPLES = "samples"
 _META_SETTINGS = ("meta_init", "meta_samples", "meta_temperature", "meta_rounds", "max_new", "rows")
-_WITHOUT_EFFECT = ("save_every", "log_every", "export_every", "step_limit", "peak_flops")
 
 
 class Workshop:
@@ -60,7 +57,7 @@ class Workshop:
 
         settings = {
             **self._shared(), "Gemma2Config": base.model.config, "ArenaTokenizer": base.model.tokenizer,
-            "base/SftData": base.data, "base/Sft": _of_effect(base.sft), **self._streams(base.data),
+            "base/SftData": base.data, "base/Sft": of_effect(base.sft), **self._streams(base.data),
         }  # fmt: skip
         return Stage("base", settings, (), run)
 
@@ -78,7 +75,7 @@ class Workshop:
                 judge = load_judge(writer, rft.sampling, template=common["template"], dtype=common["dtype"])
                 with RunFolder.open(samples, judge.identity(rft.sampling.seed), report=self._report) as store:
                     found = sample_and_reject(
-                        judge, store, items, rft.sampling, bar=_named(bar, "rft"), report=self._report
+                        judge, store, items, rft.sampling, bar=named(bar, "rft"), report=self._report
                     ).all
                 self._report(
                     f"rft: {found.items} items, {found.too_easy} too easy, {found.hard} too hard, {found.kept} critiques kept"
@@ -95,7 +92,7 @@ class Workshop:
                 )
 
         settings = {
-            **self._shared(), **self._start("base"), "Rft": rft.sampling, "rft/Sft": _of_effect(rft.sft),
+            **self._shared(), **self._start("base"), "Rft": rft.sampling, "rft/Sft": of_effect(rft.sft),
             "rft/SftData": data, "items": items_digest(items), **self._streams(data),
             "Spct.sampler": fingerprint(model_folder(sampler)) if sampler else "",
         }  # fmt: skip
@@ -113,7 +110,7 @@ class Workshop:
                     self._plan.model(start), items, grpo, home, easy=easy, progress=advance, **self._common()
                 )
 
-        settings = {**self._shared(), **self._start(start), "Grpo": _of_effect(grpo), "items": items_digest(items)}
+        settings = {**self._shared(), **self._start(start), "Grpo": of_effect(grpo), "items": items_digest(items)}
         return Stage("grpo", settings, self._inputs(start), run)
 
     def _meta(self) -> Stage:
@@ -130,7 +127,7 @@ class Workshop:
             for number in range(1, spct.meta_rounds + 1):
                 drawn = home / f"{SAMPLES}-{number}"
                 self._draw(
-                    judge, drawn, self._plan.items["meta"], spct.meta_samples, spct.seed + number, _named(bar, "meta")
+                    judge, drawn, self._plan.items["meta"], spct.meta_samples, spct.seed + number, named(bar, "meta")
                 )
                 output = home if number == spct.meta_rounds else home / f"round-{number}"
                 with bar("meta: training", meta.steps) as advance:
@@ -143,7 +140,7 @@ class Workshop:
         settings = {
             **self._shared(), **self._start("base"), "Spct": {name: getattr(spct, name) for name in _META_SETTINGS},
             "judge": judge, "meta model": "" if of_stage else fingerprint(model_folder(init)),
-            "MetaRm": _of_effect(meta), "items": items_digest(list(known.values())),
+            "MetaRm": of_effect(meta), "items": items_digest(list(known.values())),
         }  # fmt: skip
         return Stage("meta", settings, self._inputs(judge, *rft, *([init] if of_stage else [])), run)
 
@@ -194,15 +191,3 @@ class Workshop:
 
     def _say(self, name: str) -> Callable[[str], None]:
         return lambda message: self._report(f"{name}: {message}")
-
-
-def _of_effect(settings: Training) -> dict[str, Any]:
-    """The settings of a training without those that its result does not depend on."""
-    return {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings) if field.name not in _WITHOUT_EFFECT
-    }  # fmt: skip
-
-
-def _named(bar: Bar, stage: str) -> Bar:
-    return lambda what, total: bar(f"{stage}: {what}", total)

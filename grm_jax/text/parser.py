@@ -12,6 +12,8 @@ Only generated text is given here, never the prompt. The rules, in order:
   integer: no leading zero or plus, no fraction, bracket, other script or other minus. `not_integer`: a field is not one
   (an empty field, as after a trailing comma, too). `wrong_count`: there are not n. `out_of_range`: a field is outside
   1..10. The first of these three that holds is the outcome; otherwise it is `ok`.
+* A verdict (LLM-as-a-Judge) is a block with the place of the best response instead, counted from 1: one field, an integer in 1..n.
+  The outcomes are the same, with 1 for n and n for 10. As scores, it gives the response named the highest, all others the lowest.
 
 Time is linear in the text, and bounded: of a text over `LONGEST` characters, more than an 8,192-token window yields,
 scores are read from the last `LONGEST` (code that opened before is not known there) and principles from the first.
@@ -55,14 +57,18 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Critique:
-    """A critique as read: n `scores`, in the order the responses were shown, if and only if the outcome is ok."""
+    """A critique as read: n `scores`, in the order the responses were shown, if and only if the outcome is ok.
+
+    `block` is the place (start, stop) in the text of what stands between the braces of the block that was read; None if not ok.
+    """
 
     outcome: Outcome
     scores: tuple[int, ...] | None
     principles: tuple[Principle, ...]
+    block: Span | None = None
 
 
-def parse_critique(text: str, n: int, *, truncated: bool, principles_heading: str) -> Critique:
+def parse_critique(text: str, n: int, *, truncated: bool, principles_heading: str, verdict: bool = False) -> Critique:
     """Reads a generated critique of n responses by the rules above.
 
     Args:
@@ -70,36 +76,57 @@ def parse_critique(text: str, n: int, *, truncated: bool, principles_heading: st
         n: how many responses it was shown.
         truncated: it ran into its length limit and did not stop of itself.
         principles_heading: the template's.
+        verdict: the block names the best response; else it scores all.
     """
     principles = read_principles(text[:LONGEST], principles_heading)
-    found = Outcome.TRUNCATED if truncated else _scores(text, n)
+    end = _end(text)
+    block = Outcome.TRUNCATED if truncated else _last_block(end)
+    if isinstance(block, Outcome):
+        return Critique(block, None, principles)
+    found = (_verdict if verdict else _scores)(_fields(end, block), n)
     if isinstance(found, Outcome):
         return Critique(found, None, principles)
-    return Critique(Outcome.OK, found, principles)
+    before = len(text) - len(end)
+    return Critique(Outcome.OK, found, principles, (before + block[0] + len(_BOX), before + block[1] - 1))
 
 
-def _scores(text: str, n: int) -> tuple[int, ...] | Outcome:
-    text = _end(text)
+def _last_block(text: str) -> Span | Outcome:
     plain, quoted = _regions(text)
     blocks, unclosed = _blocks(text, plain)
     if not blocks:
         quotes = any(_blocks(text, [region])[0] for region in quoted)
         return Outcome.AMBIGUOUS if quotes else Outcome.NO_BLOCK
-    start, _ = blocks[-1]
-    fields = _fields(text, blocks[-1])
+    last = blocks[-1]
+    start, _ = last
+    fields = _fields(text, last)
     line_start = _line_start(text, start)
     neighbours = itertools.takewhile(lambda block: block[1] > line_start, reversed(blocks[:-1]))
     if unclosed >= line_start or any(_fields(text, block) != fields for block in neighbours):
         return Outcome.AMBIGUOUS
+    return last
+
+
+def _scores(fields: list[str], n: int) -> tuple[int, ...] | Outcome:
+    return _integers(fields, n, LOWEST, HIGHEST)
+
+
+def _verdict(fields: list[str], n: int) -> tuple[int, ...] | Outcome:
+    best = _integers(fields, 1, 1, n)
+    if isinstance(best, Outcome):
+        return best
+    return tuple(HIGHEST if place == best[0] else LOWEST for place in range(1, n + 1))
+
+
+def _integers(fields: list[str], count: int, lowest: int, highest: int) -> tuple[int, ...] | Outcome:
     if not all(map(_INTEGER.fullmatch, fields)):
         return Outcome.NOT_INTEGER
-    if len(fields) != n:
+    if len(fields) != count:
         return Outcome.WRONG_COUNT
     # Only what is short enough becomes a number: the interpreter refuses to read very long ones.
-    scores = tuple(int(each) for each in fields if len(each) <= len(str(HIGHEST)))
-    if len(scores) < n or not all(LOWEST <= score <= HIGHEST for score in scores):
+    numbers = tuple(int(each) for each in fields if len(each) <= len(str(highest)))
+    if len(numbers) < count or not all(lowest <= number <= highest for number in numbers):
         return Outcome.OUT_OF_RANGE
-    return scores
+    return numbers
 
 
 def _end(text: str) -> str:

@@ -4,6 +4,7 @@ A template is a TOML file, so that weights trained on one wording can be driven 
 
     name = "mine"
     principles_heading = "Specific Criteria:"   # the start of the line on which the model writes its principles
+    answer = "scores"                           # * what the model's block holds: "scores", or the place of the "best" response
 
     [roles]                                     # how roles are shown; a role not named here is shown as it is
     user = "User"
@@ -67,6 +68,7 @@ _BLOCKS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
         ("closing", [], ["count", "slots"]),
     ]
 }
+ANSWERS = ("scores", "best")
 _REQUIRED_BLOCKS = ("instruction", "turn", "response", "closing")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_]*)\}|[{}]")
 
@@ -98,6 +100,7 @@ class Template:
     roles: Mapping[str, str]
     blocks: Mapping[str, Block]
     single: Mapping[str, Block]
+    answer: str = "scores"
 
     def block(self, name: str, responses: int) -> Block:
         """Returns a block for that many responses: the variant for one, if there is one, else the general block.
@@ -149,13 +152,18 @@ def template_text(source: str | Path) -> str:
 
 
 def _parse_template(data: dict[str, Any], where: str) -> Template:
-    _refuse_unknown(data, {"name", "principles_heading", "roles", "blocks", "single"}, where)
+    _refuse_unknown(data, {"name", "principles_heading", "answer", "roles", "blocks", "single"}, where)
     tables = {key: _strings(data.get(key, {}), where, key) for key in ("roles", "blocks", "single")}
     for key in ("blocks", "single"):
         _refuse_unknown(tables[key], _BLOCKS, f"{where}: [{key}]")
     for block in _REQUIRED_BLOCKS:
         if block not in tables["blocks"]:
             raise UserError(f"template {where}: [blocks] lacks '{block}'; add it")
+    answer = data.get("answer", ANSWERS[0])
+    if answer not in ANSWERS:
+        raise UserError(
+            f"template {where}: 'answer' must be one of {', '.join(ANSWERS)}, not {answer!r}; correct it there"
+        )
     return Template(
         name=_string(data, "name", where),
         digest=keys.digest(json.dumps(data, sort_keys=True)).hex()[:16],
@@ -163,6 +171,7 @@ def _parse_template(data: dict[str, Any], where: str) -> Template:
         roles=tables["roles"],
         blocks={name: _parse_block(text, name, f"{where}: [blocks]") for name, text in tables["blocks"].items()},
         single={name: _parse_block(text, name, f"{where}: [single]") for name, text in tables["single"].items()},
+        answer=answer,
     )
 
 

@@ -98,9 +98,9 @@ def test_an_interrupted_evaluation_goes_on_and_counts_nothing_twice(
     sample = Scripted.sample
     drawn = 0
 
-    def interrupted(self, requests, length=0):
+    def interrupted(self, requests, *, alike=False):
         nonlocal drawn
-        for result in sample(self, requests, length):
+        for result in sample(self, requests, alike=alike):
             drawn += 1
             if drawn % 50 == 0:
                 raise KeyboardInterrupt

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from grm_jax.checkpoints.files import replacing_folder
-from grm_jax.cli.train import _begin
+from grm_jax.cli.train_folder import begin
 from grm_jax.data.mixture import SftData
 from grm_jax.errors import UserError
 from grm_jax.judge.loading import load_model
@@ -76,14 +76,14 @@ def test_a_folder_of_its_name_is_always_whole(tmp_path):
 
 def test_a_run_without_a_checkpoint_may_begin_otherwise_and_one_with_it_may_not(tmp_path):
     run = tmp_path / "run"
-    _begin(run, "Sft.steps = 1", {"model": "a"})
-    _begin(run, "Sft.steps = 2", {"model": "b"})
+    begin(run, "Sft.steps = 1", {"model": "a"})
+    begin(run, "Sft.steps = 2", {"model": "b"})
     assert json.loads((run / "inputs.json").read_text()) == {"model": "b"}
     assert (run / "config.gin").read_text() == "Sft.steps = 2"
     (run / "checkpoints" / "1").mkdir(parents=True)
-    _begin(run, "Sft.steps = 2", {"model": "b"})
+    begin(run, "Sft.steps = 2", {"model": "b"})
     with pytest.raises(UserError, match=r"begun with another configuration \(now: Sft.steps = 3\)"):
-        _begin(run, "Sft.steps = 3", {"model": "b"})
+        begin(run, "Sft.steps = 3", {"model": "b"})
     with pytest.raises(UserError, match="begun with --model b, now left out is asked"):
-        _begin(run, "Sft.steps = 2", {"model": None})
+        begin(run, "Sft.steps = 2", {"model": None})
     assert json.loads((run / "inputs.json").read_text()) == {"model": "b"}

@@ -47,7 +47,9 @@ OK = {
 
 @pytest.mark.parametrize("name", OK)
 def test_readable(name: str):
-    assert read(OK[name]) == Critique(Outcome.OK, (8, 9), ())
+    critique = read(OK[name])
+    assert (critique.outcome, critique.scores, critique.principles) == (Outcome.OK, (8, 9), ())
+    assert [field.strip() for field in OK[name][slice(*critique.block)].split(",")] == ["8", "9"]
 
 
 NOT_INTEGER = [
@@ -239,3 +241,57 @@ def test_of_an_endless_text_the_end_is_read():
 
 def test_deep_nesting_is_no_recursion():
     assert outcome(BS * 20_000 + "}" * 20_000) == "not_integer"
+
+
+def verdict(text: str, n: int = 2) -> Critique:
+    return parse_critique(text, n, truncated=False, principles_heading="Specific Criteria:", verdict=True)
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_a_verdict_names_one_response(n: int):
+    for best in range(1, n + 1):
+        critique = verdict(f"Best: {BS}{best}}} because", n)
+        assert critique.outcome is Outcome.OK
+        assert critique.scores == tuple(10 if place == best else 1 for place in range(1, n + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        (f"{BS}3}}", "out_of_range"),
+        (f"{BS}0}}", "out_of_range"),
+        (f"{BS}-1}}", "out_of_range"),
+        (f"{BS}{'9' * 10_000}}}", "out_of_range"),
+        (f"{BS}1, 2}}", "wrong_count"),
+        (f"{BS}8, 9}}", "wrong_count"),
+        (f"{BS}1,}}", "not_integer"),
+        (f"{BS}}}", "not_integer"),
+        (f"{BS}A}}", "not_integer"),
+        (f"{BS}Response 1}}", "not_integer"),
+        (f"{BS}01}}", "not_integer"),
+        (f"{BS}\u0661}}", "not_integer"),
+        (f"{BS}\uff11}}", "not_integer"),
+        ("Best: Response 1", "no_block"),
+        ("[[1]]", "no_block"),
+        (f"`{BS}1}}`", "ambiguous"),
+        (f"> {BS}1}}", "ambiguous"),
+        (f"```\n{BS}1}}", "ambiguous"),
+        (f"{BS}1}} or {BS}2}}", "ambiguous"),
+        (f"{BS}1}} {BS}", "ambiguous"),
+    ],
+)
+def test_what_names_no_response_is_an_outcome(text: str, outcome: str):
+    critique = verdict(text)
+    assert (critique.outcome.value, critique.scores, critique.block) == (outcome, None, None)
+
+
+def test_the_last_verdict_that_is_not_quoted_counts():
+    """A response that was quoted does not decide."""
+    assert verdict(f"> {BS}1}}\nResponse 1 says `{BS}1}}`.\n{BS}2}}").scores == (1, 10)
+    assert verdict(f"{BS}1}}\nNo: {BS}2}}\nas in `{BS}1}}`").scores == (1, 10)
+
+
+def test_a_block_is_found_in_a_text_too_long_to_read_whole():
+    text = "x\n" * LONGEST + f"{BS}2}}"
+    critique = verdict(text)
+    assert text[slice(*critique.block)] == "2"

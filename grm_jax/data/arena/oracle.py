@@ -23,7 +23,7 @@ SALIENCE: dict[str, float] = {
 """How readily a requirement comes to the oracle's mind as a principle. What is easily seen weighs little, and what weighs
 much is easily overlooked: a bias that no number of critiques removes."""
 
-_HINTED_ATTENTION = 6.0
+_KNOWING_ATTENTION = 6.0
 _LONGER = "longer is better (5)"
 _GUESSED = range(2, 7)  # points between what is guessed to be the best and what is level with it
 BREADTH: tuple[float, ...] = (0.3, 0.5, 0.2)
@@ -62,22 +62,28 @@ def critique(
     breadth: Sequence[float] = BREADTH,
     principles: bool = True,
     hinted: bool = False,
+    given: Sequence[Requirement] = (),
+    compared: bool = False,
+    verdict: bool = False,
 ) -> str:
-    """Returns a critique of the responses shown in `order` (order[j] = index of the response at place j).
+    """Returns a critique of the responses shown in `order` (order[j] = index of the response at place j), all of them or some.
 
     Its lines: a few principles with their weights (`breadth`: the probabilities of 1, 2, 3, ...), drawn by salience from what
     the task asks for; for each response the response itself, what is found on each principle, and whether that is ok or bad;
     and the score block, in the order shown: 10 minus the weights of what is bad, and less if the best was guessed.
 
     With `principles=False` the first line is missing, and each response is looked at under aspects of its own. An oracle that
-    was told the label (`hinted`) does not go by length, thinks first of what speaks for it, and guesses it.
+    was told the label (`hinted`) does not go by length, thinks first of what speaks for it, and guesses it. One that is `given`
+    principles looks at these and at no others. One that has a reference answer to compare with (`compared`) does not go by length,
+    and thinks first of what some response shown breaks. With `verdict` the block names the place of the best response, counted
+    from 1, instead of scores; where several are equally good, one of them, without a line that says so.
     """
     shown = [example.responses[index] for index in order]
-    if chance(rng, noise.spurious) and not hinted:
+    if chance(rng, noise.spurious) and not (hinted or given or compared):
         stated, lines, scores = _LONGER, *_spurious(shown)
     else:
-        attention = _attention(example, hinted)
-        chosen = _choose(example.task, attention, breadth, rng, noise)
+        attention = _attention(example, order, hinted=hinted, compared=compared)
+        chosen = tuple(given) or _choose(example.task, attention, breadth, rng, noise)
         stated = "; ".join(f"{requirement.text} ({requirement.weight})" for requirement in chosen)
         lines, scores = [], []
         for place, response in enumerate(shown):
@@ -86,7 +92,7 @@ def critique(
             lines.append(f"Response {place + 1}: {response.text}: {'; '.join(findings)}.")
             scores.append(quality(bad))
         level = [place for place, score in enumerate(scores) if score == max(scores)]
-        if len(level) > 1 and noise.guess and chance(rng, noise.guess):
+        if len(level) > 1 and noise.guess and not verdict and chance(rng, noise.guess):
             told = order.index(int(example.item["label"])) if hinted else -1
             best = told if told in level else pick(rng, level)
             margin = pick(rng, _GUESSED)
@@ -97,19 +103,29 @@ def critique(
             lines.append(f"Best: Response {best + 1}.")
     if principles:
         lines.insert(0, f"Principles: {stated}")
-    lines.append(_malformed_block(scores, rng) if chance(rng, noise.malformed) else _block(scores))
+    malformed = chance(rng, noise.malformed)
+    if verdict:
+        best = pick(rng, [place for place, score in enumerate(scores, 1) if score == max(scores)])
+        lines.append(_malformed_verdict(len(scores), rng) if malformed else _verdict(best))
+    else:
+        lines.append(_malformed_block(scores, rng) if malformed else _block(scores))
     return "\n".join(lines)
 
 
-def _attention(example: Example, hinted: bool) -> dict[Requirement, float]:
-    """How readily each requirement comes to mind: by salience; with a hint, sooner if it tells the best from the others."""
+def _attention(example: Example, order: tuple[int, ...], *, hinted: bool, compared: bool) -> dict[Requirement, float]:
+    """How readily each requirement comes to mind: by salience; with a hint, sooner if it tells the best from the others; beside
+    a reference answer, sooner if a response shown breaks it."""
     attention = {requirement: SALIENCE[requirement.kind] for requirement in example.task.requirements}
+    if compared:
+        for requirement in attention:
+            if any(requirement in example.broken[index] for index in order):
+                attention[requirement] *= _KNOWING_ATTENTION
     if hinted:
         best = int(example.item["label"]) if len(example.responses) > 1 else 0
         for requirement in attention:
             broken = [requirement in found for found in example.broken]
             telling = broken[0] if len(broken) == 1 else any(broken) and not broken[best]
-            attention[requirement] *= _HINTED_ATTENTION if telling else 1.0
+            attention[requirement] *= _KNOWING_ATTENTION if telling else 1.0
     return attention
 
 
@@ -181,3 +197,12 @@ def _block(scores: Sequence[int]) -> str:
 def _malformed_block(scores: Sequence[int], rng: np.random.Generator) -> str:
     """Returns a block that no strict parser accepts: none, one score too few or too many, or one out of range."""
     return pick(rng, ("Scores:", _block(scores[1:]), _block([*scores, 5]), _block([*scores[1:], 0])))
+
+
+def _verdict(*places: int) -> str:
+    return f"Best: \\boxed{{{', '.join(map(str, places))}}}"
+
+
+def _malformed_verdict(count: int, rng: np.random.Generator) -> str:
+    """Returns a verdict that no strict parser accepts: none, a place that is not there, or two places."""
+    return pick(rng, ("Best:", _verdict(count + 1), _verdict(1, 2)))
