@@ -185,30 +185,31 @@ class Sampler:
         size = _capacity(wanted[members[0]].padded, longest)
         with self._layout.active():
             prompts, rows = self._holding.empty(shape.places, size), self._take_rows(shape.rows)
-            steps = int(fetch(rows.steps))
-            while queue or found:
-                admitted = schedule.admit(queue)
-                found |= {i: {} for _, i in admitted}
+        steps = int(fetch(rows.steps))
+        while queue or found:
+            admitted = schedule.admit(queue)
+            found |= {i: {} for _, i in admitted}
+            fresh = np.zeros(shape.rows, bool)
+            for row, work in schedule.assign():
+                fresh[row], begun[row], keys[row] = True, steps, wanted[work.request].keys[work.sample]
+            busy = schedule.busy()
+            patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
+            with self._layout.active():  # not while others have the samples that are yielded
                 needed = _capacity(max([wanted[i].padded for _, i in admitted], default=size), longest)
                 if needed > size:
                     prompts, size = self._holding.wider(prompts, needed), needed
                 prompts = self._holding.hold(self._params, prompts, head, [(place, wanted[i]) for place, i in admitted])
-                fresh = np.zeros(shape.rows, bool)
-                for row, work in schedule.assign():
-                    fresh[row], begun[row], keys[row] = True, steps, wanted[work.request].keys[work.sample]
-                busy = schedule.busy()
-                patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
                 rows, drawn = self._advance(prompts, head, rows, keys, fresh, schedule, patience)
-                self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
-                steps = int(drawn.steps)
-                ended = [(row, work) for row, work in busy if not drawn.running[row]]
-                for row, work in ended:
-                    found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
-                schedule.release([row for row, _ in ended])
-                for i in sorted({work.request for _, work in ended}):
-                    if len(found[i]) == len(wanted[i].keys):
-                        samples = found.pop(i)
-                        yield i, [samples[j] for j in range(len(samples))]
+            self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
+            steps = int(drawn.steps)
+            ended = [(row, work) for row, work in busy if not drawn.running[row]]
+            for row, work in ended:
+                found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
+            schedule.release([row for row, _ in ended])
+            for i in sorted({work.request for _, work in ended}):
+                if len(found[i]) == len(wanted[i].keys):
+                    samples = found.pop(i)
+                    yield i, [samples[j] for j in range(len(samples))]
         self._rows = rows
 
     def _advance(

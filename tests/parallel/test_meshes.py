@@ -145,7 +145,13 @@ def samples(params=PARAMS):
     sampler = Sampler(
         SHAPE, params, policy=SamplingPolicy(temperature=1.0), max_new=12, stop_ids=frozenset({1, 2, 3}), rows=16
     )
-    return dict(sampler.sample(requests))
+    found = {}
+    for i, completions in sampler.sample(requests):
+        assert (
+            jax.sharding.get_abstract_mesh().empty
+        )  # who takes samples computes where it will, not on the sampler's mesh
+        found[i] = completions
+    return found
 
 
 @pytest.fixture(scope="module")
