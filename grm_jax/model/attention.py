@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from grm_jax.model.layers import soft_cap
+from grm_jax.model.layers import MASKED, soft_cap, visible
 from grm_jax.model.quantization import quantize
 
-MASKED = -2.3819763e38  # finite, so that a row that sees nothing (padding) stays free of NaN
 QUERY_BLOCK = 1024  # longer sequences attend in blocks of this many queries: memory grows with T, not T * T
 
 
@@ -132,6 +131,13 @@ class Tokens:
     sharing: Sharing | None = None
 
 
+# Attends queries of one token to a segment; returns the parts of a softmax, or None (`decode_attention.attend_segment`).
+BySegment = Callable[..., tuple[jax.Array, jax.Array, jax.Array] | None]
+# The largest logit of a segment [R, K, T, G]; and, given the largest of all, the sum of exponents relative to it [R, K, T, G]
+# and of values so weighted [R, K, T, G, H].
+Reduced = tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array]]]
+
+
 def attend(
     queries: jax.Array,
     where: Tokens,
@@ -141,15 +147,19 @@ def attend(
     scale: float,
     cap: float | None,
     window: int | None,
+    by_segment: BySegment | None = None,
 ) -> jax.Array:
     """Attends queries [R, T, N, H] to their own tokens and to the cached segments; returns [R, T, N, H] in values' dtype.
 
     Key j is visible to query i when both have the same non-zero segment id, j <= i, and, with a window, i - j < window.
     Own tokens must stand in order: within a segment id, consecutive indices have consecutive positions.
+    Where each row has one query, `by_segment` attends to the cached segments that it takes, none of them in 8 bits.
     """
     T = queries.shape[1]
     if T <= QUERY_BLOCK:
-        return _attend_block(queries, where, [*cache, (own, where)], scale=scale, cap=cap, window=window)
+        return _attend_block(
+            queries, where, [*cache, (own, where)], scale=scale, cap=cap, window=window, by_segment=by_segment
+        )
     blocks = []
     for start in range(0, T, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, T)
@@ -181,47 +191,93 @@ def _attend_block(
     scale: float,
     cap: float | None,
     window: int | None,
+    by_segment: BySegment | None = None,
 ) -> jax.Array:
     R, T, N, H = queries.shape
-    dtype = parts[-1][0].values.dtype
-    logits = [_logits(queries * scale, where, kv, tokens, cap, window) for kv, tokens in parts]
+    queries = queries * scale
+    reduced = []
+    for kv, tokens in parts:
+        cached = by_segment if T == 1 and tokens.positions.shape[1] > 1 and kv.key_scales is None else None
+        by_kernel = _reduce_by(cached, queries, where, kv, tokens, cap, window) if cached else None
+        reduced.append(by_kernel or _reduce(queries, where, kv, tokens, cap, window))
     # One softmax over all segments without joining them: a common maximum, then sums and products add up. The maximum cancels,
     # so its gradient is 0: computing that would cost as much as the rest of the backward pass.
-    peaks = [_rows(jnp.max(part, axis=-1), tokens) for part, (_, tokens) in zip(logits, parts, strict=True)]
-    peak = jax.lax.stop_gradient(jnp.max(jnp.stack(peaks), axis=0))
+    peak = jax.lax.stop_gradient(jnp.max(jnp.stack([peak for peak, _ in reduced]), axis=0))
     total: jax.Array | float = 0.0
     output: jax.Array | float = 0.0
-    for part, (kv, tokens) in zip(logits, parts, strict=True):
-        weights = jnp.exp(part - jnp.swapaxes(_shared(peak, tokens), 1, 2)[..., None])
-        total += _rows(jnp.sum(weights, axis=-1), tokens)
+    for _, relative in reduced:
+        part_total, part_output = relative(peak)
+        total, output = total + part_total, output + part_output
+    attended = output / jnp.asarray(total)[..., None]
+    return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(queries.dtype)
+
+
+def _reduce(
+    queries: jax.Array, where: Tokens, kv: KeyValues, tokens: Tokens, cap: float | None, window: int | None
+) -> Reduced:
+    logits = _logits(queries, where, kv, tokens, cap, window)
+
+    def relative(peak: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weights = jnp.exp(logits - jnp.swapaxes(_shared(peak, tokens), 1, 2)[..., None])
         product = jnp.einsum(
             "bkjtgs,bksh->bkjtgh",
-            _scaled(weights, kv.value_scales).astype(dtype),
-            kv.values.astype(dtype),
+            _scaled(weights, kv.value_scales).astype(queries.dtype),
+            kv.values.astype(queries.dtype),
             preferred_element_type=jnp.float32,
         )
-        output += _rows(product, tokens)
-    attended = output / jnp.asarray(total)[..., None]
-    return attended.transpose(0, 2, 1, 3, 4).reshape(R, T, N, H).astype(dtype)
+        return _rows(jnp.sum(weights, axis=-1), tokens), _rows(product, tokens)
+
+    return _rows(jnp.max(logits, axis=-1), tokens), relative
+
+
+def _reduce_by(
+    by_segment: BySegment,
+    queries: jax.Array,
+    where: Tokens,
+    kv: KeyValues,
+    tokens: Tokens,
+    cap: float | None,
+    window: int | None,
+) -> Reduced | None:
+    """`_reduce` of a cached segment for one query of each row; None if `by_segment` leaves it."""
+    grouped, kv = _grouped(queries, kv, tokens), kv.laid(by_column=False)
+    B, K, k, _, G, H = grouped.shape
+    positions, segments = (jnp.repeat(_shared(x, tokens)[..., 0], G, axis=1) for x in (where.positions, where.segments))
+    parts = by_segment(
+        grouped.reshape(B, K, k * G, H), positions, segments, kv.keys, kv.values, tokens.positions, tokens.segments,
+        cap=cap, window=window,
+    )  # fmt: skip
+    if parts is None:
+        return None
+    own_peak, total, output = (_rows(part.reshape(B, K, k, 1, G, *part.shape[3:]), tokens) for part in parts)
+
+    def relative(peak: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor = jnp.exp(own_peak - peak)
+        return factor * total, factor[..., None] * output
+
+    return own_peak, relative
+
+
+def _grouped(queries: jax.Array, kv: KeyValues, tokens: Tokens) -> jax.Array:
+    """[R, T, N, H] -> [B, K, k, T, G, H]."""
+    N, H = queries.shape[2:]
+    K = kv.keys.shape[1]
+    shared = _shared(queries, tokens)
+    return shared.reshape(*shared.shape[:3], K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
 
 
 def _logits(
     queries: jax.Array, where: Tokens, kv: KeyValues, tokens: Tokens, cap: float | None, window: int | None
 ) -> jax.Array:
     """Capped, masked logits [B, K, k, T, G, S] of the rows that share each of B."""
-    N, H = queries.shape[2:]
-    K = kv.keys.shape[1]
-    shared = _shared(queries, tokens)
-    grouped = shared.reshape(*shared.shape[:3], K, N // K, H).transpose(0, 3, 1, 2, 4, 5)
     product = "bkjtgh,bkhs->bkjtgs" if kv.by_column else "bkjtgh,bksh->bkjtgs"
-    logits = jnp.einsum(product, grouped, kv.keys.astype(grouped.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        product, _grouped(queries, kv, tokens), kv.keys.astype(queries.dtype), preferred_element_type=jnp.float32
+    )
     logits = soft_cap(_scaled(logits, kv.key_scales), cap)
-    positions, segments = _shared(where.positions, tokens)[..., None], _shared(where.segments, tokens)[..., None]
-    distance = positions - tokens.positions[:, None, None]
-    visible = (segments == tokens.segments[:, None, None]) & (segments != 0) & (distance >= 0)
-    if window is not None:
-        visible &= distance < window
-    return jnp.where(visible[:, None, :, :, None], logits, MASKED)
+    positions, segments = _shared(where.positions, tokens), _shared(where.segments, tokens)
+    seen = visible(positions, segments, tokens.positions[:, None], tokens.segments[:, None], window)
+    return jnp.where(seen[:, None, :, :, None], logits, MASKED)
 
 
 def _scaled(x: jax.Array, scales: jax.Array | None) -> jax.Array:

@@ -75,7 +75,7 @@ class Block(nn.Module):
         keys = rotate(project(y, attention["key"]), where.positions, c.rope_theta)
         values = project(y, attention["value"])
         own = KeyValues(keys=keys.swapaxes(1, 2), values=values.swapaxes(1, 2))
-        attended = attention_by(self.kernel, x.shape[1], len(cache))(
+        attended = attention_by(self.kernel, queries, len(cache))(
             queries, where, own, cache,
             scale=c.query_pre_attn_scalar**-0.5, cap=c.attention_soft_cap, window=self.window,
         )  # fmt: skip
@@ -172,7 +172,7 @@ class Gemma2(nn.Module):
         table = nn.with_logical_constraint(embedding, ("vocab", "embed"))
         x = embed(tokens, table, self.dtype or embedding.dtype)
         x = _by_rows(nn.with_logical_constraint(x, ("lookup", None, "embed")))
-        pair = nn.remat(Pair, prevent_cse=False) if self.remat else Pair
+        pair = nn.remat(Pair, prevent_cse=self.unrolled) if self.remat else Pair
         if self.unrolled:
             own = []
             for i in range(c.num_pairs):
@@ -238,15 +238,22 @@ def logical_axes(config: Gemma2Config, *, unrolled: bool = False) -> dict[str, A
     return nn.get_partition_spec(boxed)["params"]
 
 
-def unrolling_pays() -> bool:
-    """Whether this machine runs an unrolled model faster: on CPU a scan copies each layer's weights and cache out of the stack at
-    every token, and what the backward pass needs into a stack and out of it. Elsewhere a scan compiles faster and costs nothing."""
-    return jax.default_backend() == "cpu"
+def unrolling_pays(*, training: bool = False) -> bool:
+    """Whether this machine runs an unrolled model faster: on CPU and GPU a scan copies each layer's weights and cache out of the
+    stack at every token, and on CPU what the backward pass needs into a stack and out of it. Elsewhere a scan compiles faster and
+    costs nothing."""
+    return jax.default_backend() in (("cpu",) if training else ("cpu", "gpu"))
 
 
-def native(config: Gemma2Config, *, dtype: Any = None, remat: bool = False) -> Gemma2:
-    """The module as this machine runs it fastest."""
-    return Gemma2(config, dtype, unrolled=unrolling_pays(), remat=remat, kernel=best_kernel(jax.default_backend()))
+def native(config: Gemma2Config) -> Gemma2:
+    """The module as this machine samples and scores with it fastest; parameters give the type to compute in."""
+    return Gemma2(config, unrolled=unrolling_pays(), kernel=best_kernel(jax.default_backend()))
+
+
+def trainable(config: Gemma2Config, *, dtype: Any, remat: bool) -> Gemma2:
+    """The module as this machine trains it fastest."""
+    kernel = best_kernel(jax.default_backend(), training=True)
+    return Gemma2(config, dtype, unrolled=unrolling_pays(training=True), remat=remat, kernel=kernel)
 
 
 def unroll(params: dict[str, Any]) -> dict[str, Any]:

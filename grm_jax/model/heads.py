@@ -15,14 +15,38 @@ from flax import struct
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.layers import soft_cap
 
-_LOGITS = 2**25  # numbers that a device holds at once, at most: 128 MiB
+
+def _most_logits() -> int:
+    """Logits that a device holds at once: 128 MiB; on a GPU, which has the room, 1 GiB, since with every chunk of logits the whole
+    embedding's gradient is read and written."""
+    return 2**28 if jax.default_backend() == "gpu" else 2**25
 
 
 def next_token_logits(hidden: jax.Array, embedding: jax.Array, config: Gemma2Config) -> jax.Array:
     """Logits of the next token: hidden [..., D], embedding [V, D] -> float32 [..., V], after the final soft cap."""
-    embedding = embedding.astype(hidden.dtype)
-    logits = jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
-    return soft_cap(logits, config.final_soft_cap)
+    return soft_cap(_scores(hidden, embedding), config.final_soft_cap)
+
+
+@jax.custom_vjp
+def _scores(hidden: jax.Array, embedding: jax.Array) -> jax.Array:
+    """[..., D], [V, D] -> float32 [..., V]. Its gradient is rounded to `hidden`'s type, as those of all other layers are: products
+    of float32 with bfloat16 would be the slowest of a training step."""
+    return jnp.einsum("...d,vd->...v", hidden, embedding.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def _scores_forward(hidden: jax.Array, embedding: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _scores(hidden, embedding), (hidden, embedding)
+
+
+def _scores_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    hidden, embedding = saved
+    gradient = gradient.astype(hidden.dtype)
+    of_hidden = jnp.einsum("...v,vd->...d", gradient, embedding.astype(hidden.dtype))
+    of_embedding = jnp.einsum("...v,...d->vd", gradient, hidden, preferred_element_type=jnp.float32)
+    return of_hidden, of_embedding.astype(embedding.dtype)
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
 
 
 @struct.dataclass
@@ -54,7 +78,7 @@ def token_logprobs(
         embedding: [V, D].
         targets: [..., T] int32.
         config: for the final soft cap.
-        rows: of logits [V] that a device holds at once, at most; fewer where they were more than 128 MiB.
+        rows: of logits [V] that a device holds at once, at most; fewer where they would take too much of its memory.
 
     Returns:
         float32 [..., T].
@@ -117,7 +141,7 @@ def _by_chunks(
         return function(next_token_logits(hidden, embedding, config), targets)
 
     devices = max(1, jax.sharding.get_abstract_mesh().size)
-    chunk = max(1, min(rows, _LOGITS // embedding.shape[0]) * devices // math.prod(leading))
+    chunk = max(1, min(rows, _most_logits() // embedding.shape[0]) * devices // math.prod(leading))
     if chunk >= T:
         return applied(hidden, targets)
     pad = -T % chunk

@@ -14,6 +14,10 @@ from grm_jax.model.quantization import QuantizedWeight
 Weight = jax.Array | QuantizedWeight
 Params = Mapping[str, Weight]
 
+MASKED = (
+    -2.3819763e38
+)  # a logit of what is not seen; finite, so that a row that sees nothing (padding) stays free of NaN
+
 
 def embed(tokens: jax.Array, embedding: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Looks tokens [..., T] up in embedding [V, D] and scales by sqrt(D); returns [..., T, D] of `dtype`.
@@ -45,6 +49,16 @@ def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
     """Bounds x smoothly to (-cap, cap), in float32; None leaves the values."""
     x = x.astype(jnp.float32)
     return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def visible(
+    positions: jax.Array, segments: jax.Array, key_positions: jax.Array, key_segments: jax.Array, window: int | None
+) -> jax.Array:
+    """What queries [..., T] see of keys [..., S]: those of their own id, which is not 0, that stand no later than they, and with a
+    window less than so far back. All int32; returns bool [..., T, S]."""
+    distance = positions[..., None] - key_positions[..., None, :]
+    seen = (segments[..., None] == key_segments[..., None, :]) & (segments != 0)[..., None] & (distance >= 0)
+    return seen if window is None else seen & (distance < window)
 
 
 def project(x: jax.Array, weight: Weight, summed: int = 1) -> jax.Array:

@@ -7,8 +7,8 @@ own length alone, so the arithmetic behind a sample hardly depends on its compan
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -17,29 +17,13 @@ from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
 from grm_jax.parallel.layout import fetch, layouts
-from grm_jax.sampling.decode import (
-    Drawn,
-    Prompts,
-    Rows,
-    compute_head,
-    decode,
-    empty_prompts,
-    empty_rows,
-    empty_segment,
-    grow,
-    head_length,
-    keys_by_column,
-    names_of_axes,
-    prefill,
-    put,
-)
+from grm_jax.sampling.decode import Drawn, Prompts, Rows, decode, empty_rows, head_length
+from grm_jax.sampling.holding import Holding, OwnPart, Usage
 from grm_jax.sampling.policy import SamplingPolicy
 from grm_jax.sampling.schedule import Schedule
 
-_PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
 _HELD_TOKENS = 65536  # of prompts held at once, at most, unless one for each part is more
 _HEAD = 32  # tokens that are worth being computed apart
-_TOGETHER = 8  # prompts are computed so many at once, or one by one: few shapes
 _PATIENCE = 16  # the host is asked for other samples when one row in so many has ended
 
 
@@ -76,29 +60,6 @@ def bucket(length: int) -> int:
     return size
 
 
-@dataclasses.dataclass
-class Usage:
-    """What sampling has cost so far.
-
-    Attributes:
-        steps: decode steps.
-        row_steps: those of all rows, busy or waiting.
-        tokens: drawn, and so of use.
-        prompts: computed.
-        calls: of the decode loop.
-    """
-
-    steps: int = 0
-    row_steps: int = 0
-    tokens: int = 0
-    prompts: int = 0
-    calls: int = 0
-
-    def add_steps(self, steps: int, rows: int) -> None:
-        """A call of the loop."""
-        self.steps, self.row_steps, self.calls = self.steps + steps, self.row_steps + steps * rows, self.calls + 1
-
-
 @dataclasses.dataclass(frozen=True)
 class _Shape:
     """What is compiled for: R rows, P held prompts of k cells."""
@@ -106,15 +67,6 @@ class _Shape:
     rows: int
     places: int
     cells: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prompt:
-    """A request's own part of its prompt, after the head: its ids, their padded length, the keys of its samples."""
-
-    ids: np.ndarray
-    padded: int
-    keys: np.ndarray
 
 
 class Sampler:
@@ -158,21 +110,16 @@ class Sampler:
         self._formed = jax.jit(
             lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), form(params), self._dtypes)
         )
-        self.load(params)
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]
-        self._kept: dict[str, Any] = {"by_column": keys_by_column(layout.backend), "int8": int8_cache}
-        compute = functools.partial(compute_head, model, **self._kept)
-        self._compute_head = jax.jit(compute, out_shardings=self._head_places())
-        self._prefill = jax.jit(functools.partial(prefill, model))
-        self._put = jax.jit(put, donate_argnames="held")
-        self._grow = jax.jit(grow, static_argnames="size")
+        self.usage = Usage()
+        self.compilations: set[tuple[str | int, ...]] = set()
+        self._holding = Holding(model, layout, self._dtype, self.usage, self.compilations, int8_cache)
+        self.load(params)
         self._decode = jax.jit(
             functools.partial(decode, model, policy=policy, stop_ids=tuple(sorted(stop_ids))), donate_argnames="rows"
         )
         self._rows: Rows | None = None
-        self.usage = Usage()
-        self.compilations: set[tuple[str | int, ...]] = set()
 
     @property
     def is_local(self) -> bool:
@@ -186,7 +133,7 @@ class Sampler:
         not sample once their owner has given them away.
         """
         as_they_are = jax.tree.map(lambda x: x.dtype, params) == self._dtypes
-        self._heads: dict[bytes, CacheSegment] = {}
+        self._holding.forget()
         self._params = jax.device_put(params if as_they_are else self._formed(params), self._places)
 
     def sample(self, requests: Sequence[Request], *, alike: bool = False) -> Iterator[tuple[int, list[Completion]]]:
@@ -201,11 +148,11 @@ class Sampler:
             rest = {i: requests[i].ids[skipped:] for i in members}
             longest = max(bucket(len(ids)) for ids in rest.values())
             prompts = {
-                i: _Prompt(ids, longest if alike else bucket(len(ids)), requests[i].keys) for i, ids in rest.items()
+                i: OwnPart(ids, longest if alike else bucket(len(ids)), requests[i].keys) for i, ids in rest.items()
             }
             # Short ones first, so that those that are held seldom need more room.
             members.sort(key=lambda i: (prompts[i].padded, len(prompts[i].keys)))
-            yield from self._run(self._head(head), prompts, members)
+            yield from self._run(self._holding.head(self._params, head), prompts, members)
 
     def _groups(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, list[int]]]:
         """Requests of one head and of about as many samples; all of these are drawn without a pause between them."""
@@ -214,18 +161,6 @@ class Sampler:
             head = request.ids[: request.head] if request.head >= _HEAD else request.ids[:0]
             found.setdefault((head.tobytes(), (len(request.keys) - 1).bit_length() // 2), []).append(i)
         return [(np.frombuffer(head, np.int32) if head else None, members) for (head, _), members in found.items()]
-
-    def _head(self, ids: np.ndarray | None) -> CacheSegment | None:
-        """The head, computed once for these parameters."""
-        if ids is None:
-            return None
-        key = ids.tobytes()
-        if key not in self._heads:
-            with self._layout.active():
-                tokens = self._layout.place({"tokens": np.tile(ids, (self._layout.parts, 1))})["tokens"]
-                self._heads[key] = self._compute_head(self._params, tokens)
-            self.compilations.add(("head", len(ids)))
-        return self._heads[key]
 
     def _shape(self, counts: Sequence[int], length: int) -> _Shape:
         """For requests of so many samples, with prompts padded to at most `length`."""
@@ -239,7 +174,7 @@ class Sampler:
         return _Shape(rows, parts * -(-wanted // parts), cells)
 
     def _run(
-        self, head: CacheSegment | None, wanted: Mapping[int, _Prompt], members: Sequence[int]
+        self, head: CacheSegment | None, wanted: Mapping[int, OwnPart], members: Sequence[int]
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Draws all samples of some requests with one head, none of them longer than the last."""
         longest = wanted[members[-1]].padded
@@ -251,31 +186,32 @@ class Sampler:
         begun = np.zeros(shape.rows, np.int64)  # the step at which a row's sample began
         size = _capacity(wanted[members[0]].padded, longest)
         with self._layout.active():
-            prompts, rows = self._new_prompts(shape.places, size), self._take_rows(shape.rows)
-            steps = int(fetch(rows.steps))
-            while queue or found:
-                admitted = schedule.admit(queue)
-                found |= {i: {} for _, i in admitted}
+            prompts, rows = self._holding.empty(shape.places, size), self._take_rows(shape.rows)
+        steps = int(fetch(rows.steps))
+        while queue or found:
+            admitted = schedule.admit(queue)
+            found |= {i: {} for _, i in admitted}
+            fresh = np.zeros(shape.rows, bool)
+            for row, work in schedule.assign():
+                fresh[row], begun[row], keys[row] = True, steps, wanted[work.request].keys[work.sample]
+            busy = schedule.busy()
+            patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
+            with self._layout.active():  # not while others have the samples that are yielded
                 needed = _capacity(max([wanted[i].padded for _, i in admitted], default=size), longest)
                 if needed > size:
-                    prompts, size = self._grow(prompts, size=needed), needed
-                prompts = self._hold(prompts, head, shape, [(place, wanted[i]) for place, i in admitted])
-                fresh = np.zeros(shape.rows, bool)
-                for row, work in schedule.assign():
-                    fresh[row], begun[row], keys[row] = True, steps, wanted[work.request].keys[work.sample]
-                busy = schedule.busy()
-                patience = -(-shape.rows // _PATIENCE) if queue or schedule.has_waiting() else len(busy)
+                    prompts, size = self._holding.wider(prompts, needed), needed
+                prompts = self._holding.hold(self._params, prompts, head, [(place, wanted[i]) for place, i in admitted])
                 rows, drawn = self._advance(prompts, head, rows, keys, fresh, schedule, patience)
-                self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
-                steps = int(drawn.steps)
-                ended = [(row, work) for row, work in busy if not drawn.running[row]]
-                for row, work in ended:
-                    found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
-                schedule.release([row for row, _ in ended])
-                for i in sorted({work.request for _, work in ended}):
-                    if len(found[i]) == len(wanted[i].keys):
-                        samples = found.pop(i)
-                        yield i, [samples[j] for j in range(len(samples))]
+            self.usage.add_steps(int(drawn.steps) - steps, shape.rows)
+            steps = int(drawn.steps)
+            ended = [(row, work) for row, work in busy if not drawn.running[row]]
+            for row, work in ended:
+                found[work.request][work.sample] = self._completion(drawn, row, int(begun[row]))
+            schedule.release([row for row, _ in ended])
+            for i in sorted({work.request for _, work in ended}):
+                if len(found[i]) == len(wanted[i].keys):
+                    samples = found.pop(i)
+                    yield i, [samples[j] for j in range(len(samples))]
         self._rows = rows
 
     def _advance(
@@ -307,67 +243,12 @@ class Sampler:
         tokens, logprobs = np.asarray(drawn.tokens), np.asarray(drawn.logprobs)  # as they were fetched
         return Completion(tokens[row, places], logprobs[row, places], bool(drawn.stopped[row]))
 
-    def _hold(
-        self, prompts: Prompts, head: CacheSegment | None, shape: _Shape, admitted: Sequence[tuple[int, _Prompt]]
-    ) -> Prompts:
-        """Computes prompts that were admitted, and puts them where they are held."""
-        parts, each = self._layout.parts, shape.places // self._layout.parts
-        by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
-        for place, prompt in admitted:
-            part, within = divmod(place, each)
-            by_length.setdefault(prompt.padded, [[] for _ in range(parts)])[part].append((within, prompt.ids))
-        for length, of_part in sorted(by_length.items()):
-            while left := max(map(len, of_part)):
-                size = _TOGETHER if left > _TOGETHER // 2 and _TOGETHER * parts * length <= _PREFILL_TOKENS else 1
-                prompts = self._compute(prompts, head, [those[:size] for those in of_part], size, length)
-                of_part = [those[size:] for those in of_part]
-        return prompts
-
-    def _compute(
-        self,
-        prompts: Prompts,
-        head: CacheSegment | None,
-        of_part: Sequence[Sequence[tuple[int, np.ndarray]]],
-        size: int,
-        length: int,
-    ) -> Prompts:
-        """Computes up to `size` prompts for each part, given with their places in it."""
-        tokens = np.zeros((len(of_part), size, length), np.int32)
-        lengths, places = np.ones((len(of_part), size), np.int32), np.full((len(of_part), size), -1, np.int32)
-        for part, those in enumerate(of_part):
-            for j, (place, ids) in enumerate(those):
-                tokens[part, j, : len(ids)], lengths[part, j], places[part, j] = ids, len(ids), place
-        inputs: Any = (tokens.reshape(-1, length), lengths.reshape(-1), places)
-        placed_tokens, placed_lengths, placed_places = self._layout.place(inputs)
-        self.compilations.add(("prefill", lengths.size, length, head_length(head)))
-        self.usage.prompts += sum(map(len, of_part))
-        new = self._prefill(self._params, placed_tokens, placed_lengths, head)
-        return self._put(prompts, new, placed_places)
-
-    def _head_places(self) -> Any:
-        """Where a head lives: whole on every part of the batch."""
-        if self._layout.mesh is None:
-            return None
-        like = jax.eval_shape(functools.partial(empty_segment, self._model, 1, 1, self._dtype, **self._kept))
-        return self._layout.tree(names_of_axes(like, None), like)
-
-    def _new_prompts(self, count: int, size: int) -> Prompts:
-        return self._made(empty_prompts, count, size)
-
     def _take_rows(self, rows: int) -> Rows:
         """The last ones when there are as many (they are donated to the next loop), else new ones."""
         last, self._rows = self._rows, None
         if last is None or last.last.shape[0] != rows:
-            return self._made(empty_rows, rows, self._max_new)
+            return cast(Rows, self._holding.made(empty_rows, rows, self._max_new))
         return last
-
-    def _made(self, empty: Callable[..., Any], count: int, size: int) -> Any:
-        """Made where it lives, as this backend wants it."""
-        make = functools.partial(empty, self._model, count, size, self._dtype, **self._kept)
-        if self._layout.mesh is None:
-            return make()
-        like = jax.eval_shape(make)
-        return jax.jit(make, out_shardings=self._layout.tree(names_of_axes(like), like))()
 
 
 def _capacity(length: int, longest: int) -> int:

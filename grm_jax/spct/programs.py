@@ -241,7 +241,7 @@ def _training(
 
 def _model(config: Gemma2Config, settings: Training, layout: Layout) -> Gemma2:
     """As `training_model`, for an accelerator."""
-    kernel = best_kernel(layout.backend)
+    kernel = best_kernel(layout.backend, training=True)
     return Gemma2(config, dtype=jnp.dtype(settings.dtype), remat=settings.remat, kernel=kernel)
 
 

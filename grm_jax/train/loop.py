@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from grm_jax.errors import Stopped, UserError
 from grm_jax.model.config import Gemma2Config
-from grm_jax.model.gemma2 import Gemma2, native
+from grm_jax.model.gemma2 import Gemma2, trainable
 from grm_jax.parallel import hosts
 from grm_jax.parallel.layout import Layout
 from grm_jax.train import checkpointing, lora, speed
@@ -163,7 +163,7 @@ def fit(
 
 def training_model(config: Gemma2Config, training: Training) -> Gemma2:
     """The module that computes as the settings say: its dtype, and whether activations are kept. It takes stacked parameters."""
-    return native(config, dtype=jnp.dtype(training.dtype), remat=training.remat)
+    return trainable(config, dtype=jnp.dtype(training.dtype), remat=training.remat)
 
 
 class _Model:

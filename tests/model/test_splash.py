@@ -132,12 +132,13 @@ def test_a_model_with_the_kernel_is_the_model():
 
 
 def test_only_a_tpu_has_the_kernel_and_elsewhere_nothing_changes():
-    assert [best_kernel(backend) for backend in ("cpu", "gpu", "tpu")] == ["xla", "xla", "splash"]
+    assert [best_kernel(backend) for backend in ("cpu", "gpu", "tpu")] == ["xla", "triton", "splash"]
+    assert [best_kernel(backend, training=True) for backend in ("cpu", "gpu", "tpu")] == ["xla", "xla", "splash"]
     own, queries = keys_and_values("own", R, 300), drawn("q", R, 300, N, H)
     how = {"scale": SCALE, "cap": 3.0, "window": 37}
     text = [
         jax.jit(functools.partial(f, **how)).lower(queries, PACKED, own, []).as_text().partition("\n")[2]
-        for f in (attend, attention_by("xla", 300, 0))
+        for f in (attend, attention_by("xla", queries, 0))
     ]
     assert text[0] == text[1]  # but for its name
 
@@ -146,5 +147,5 @@ def test_a_decoded_token_attends_by_the_reference():
     """One query would leave the kernel's block of queries empty but for one row."""
     own, queries = keys_and_values("own", R, 1), drawn("q", R, 1, N, H)
     where = packed([(1, 1)], [(1, 1)])
-    found = attention_by("splash", 1, 0)(queries, where, own, [], scale=SCALE, cap=3.0, window=None)
+    found = attention_by("splash", queries, 0)(queries, where, own, [], scale=SCALE, cap=3.0, window=None)
     np.testing.assert_array_equal(found, jnp.repeat(own.values, N // K, axis=1).swapaxes(1, 2))

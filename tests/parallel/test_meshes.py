@@ -151,7 +151,13 @@ def samples(params=PARAMS, **kwargs):
         rows=16,
         **kwargs,
     )
-    return dict(sampler.sample(requests))
+    found = {}
+    for i, completions in sampler.sample(requests):
+        assert (
+            jax.sharding.get_abstract_mesh().empty
+        )  # who takes samples computes where it will, not on the sampler's mesh
+        found[i] = completions
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_few_shapes_are_compiled_for_many_prompts():
     prefills = {shape for shape in engine.compilations if shape[0] == "prefill"}
     assert len(prefills) <= len(buckets) * 2  # eight at once, and one alone
     assert len(engine.compilations - prefills) == 1
-    assert engine._decode._cache_size() == 1 and engine._prefill._cache_size() == len(prefills)
+    assert engine._decode._cache_size() == 1 and engine._holding._prefill._cache_size() == len(prefills)
 
 
 def test_buckets_waste_at_most_half_and_depend_on_length_alone():
@@ -114,7 +114,7 @@ def test_other_parameters_are_loaded_without_compiling_anew():
     first = list(drawn.sample(request))
     drawn.load(other)
     second = list(drawn.sample(request))
-    assert drawn._decode._cache_size() == drawn._prefill._cache_size() == drawn._formed._cache_size() == 1
+    assert drawn._decode._cache_size() == drawn._holding._prefill._cache_size() == drawn._formed._cache_size() == 1
     fresh = Sampler(CONFIG, other, policy=SamplingPolicy(1.0), max_new=12, stop_ids=frozenset({1, 5}))
     for (_, found), (_, expected), (_, before) in zip(second, fresh.sample(request), first, strict=True):
         for a, b, old in zip(found, expected, before, strict=True):
@@ -199,7 +199,7 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing():
         shape[2] for shape in plain.compilations if shape[0] == "prefill"
     )
     list(engine.sample(requests))
-    assert engine._compute_head._cache_size() == len(engine._heads) == 1
+    assert engine._holding._compute_head._cache_size() == len(engine._holding._heads) == 1
     engine.load(random_params(CONFIG, seed=1))
     others = dict(engine.sample(requests[:1]))[0]
     fresh = dict(Sampler(CONFIG, random_params(CONFIG, seed=1), **OPTIONS).sample(requests[:1]))[0]
