@@ -29,8 +29,10 @@ from grm_jax.keys import stream_key  # noqa: E402
 from grm_jax.model.attention import Tokens  # noqa: E402
 from grm_jax.model.gemma2 import CacheSegment, forward, native  # noqa: E402
 from grm_jax.model.heads import next_token_logits  # noqa: E402
-from grm_jax.sampling.decode import empty_prompts, empty_segment, keys_by_column, prefill, put, write  # noqa: E402
+from grm_jax.sampling.decode import write  # noqa: E402
+from grm_jax.sampling.prefill import empty_prompts, prefill, put  # noqa: E402
 from grm_jax.sampling.sampler import Request  # noqa: E402
+from grm_jax.sampling.segments import empty_segment, keys_by_column  # noqa: E402
 from grm_jax.text.template import Prompt  # noqa: E402
 
 NUMBERS: dict[str, dict[str, Any]] = {

@@ -193,7 +193,7 @@ class Judge:
             for shown, prompt in prompts.items():
                 assert isinstance(prompt, Prompt)
                 keys = np.stack([stream_key(stream, seed, item.id, index) for index in by_order[shown]])
-                requests.append(Request(ids=prompt.ids, keys=keys, head=prompt.shared_prefix))
+                requests.append(Request(prompt.ids, keys, prompt.shared_prefix, prompt.before_responses))
                 owners.append((i, shown, by_order[shown]))
         for number, completions in self.sampler.sample(requests):
             i, shown, indices = owners[number]

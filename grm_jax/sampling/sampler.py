@@ -1,12 +1,12 @@
 """Prompts of any number and length, and samples of any length, through a few static shapes.
 
 Rows are decoded together; as soon as enough of them have ended, each gets another sample. A prompt's padded length depends on its
-own length alone, so the arithmetic behind a sample hardly depends on its company.
+own length alone and on whether orders of its item are there, so the arithmetic behind a sample hardly depends on its company.
 """
 
 import dataclasses
 import functools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,13 +17,14 @@ from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
 from grm_jax.parallel.layout import fetch, layouts
-from grm_jax.sampling.decode import Drawn, Prompts, Rows, decode, empty_rows, head_length
-from grm_jax.sampling.holding import Holding, OwnPart, Usage
+from grm_jax.sampling.decode import Drawn, Rows, decode, empty_rows
+from grm_jax.sampling.holding import Holding, OwnPart, Usage, bucket
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.prefill import Prompts, head_length
 from grm_jax.sampling.schedule import Schedule
 
 _HELD_TOKENS = 65536  # of prompts held at once, at most, unless one for each part is more
-_HEAD = 32  # tokens that are worth being computed apart
+_HEAD, _PREFIX = 32, 128  # tokens that are worth being computed apart, for all prompts, and for some
 _PATIENCE = 16  # the host is asked for other samples when one row in so many has ended
 
 
@@ -35,11 +36,14 @@ class Request:
         ids: the prompt, int32 [T].
         keys: raw key data of each sample, uint32 [k, 2] (`grm_jax.keys.stream_key`).
         head: how many leading ids other prompts begin with too, fewer than all: they are computed once for all of them.
+        prefix: how many leading ids, the head's among them, some others begin with too, fewer than all, as other orders of an item
+            do: if they are many they are computed once for those that are computed together.
     """
 
     ids: np.ndarray
     keys: np.ndarray
     head: int = 0
+    prefix: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +54,6 @@ class Completion:
     ids: np.ndarray
     logprobs: np.ndarray
     stopped: bool
-
-
-def bucket(length: int) -> int:
-    """The padded length of a prompt: the next of 32, 48, 64, 96, 128, 192, ..."""
-    size = 32
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +71,9 @@ class Sampler:
     Attributes:
         rows: how many samples are decoded together, at most.
         usage: what sampling has cost so far.
-        compilations: shapes of what was compiled: ("head", its length), ("prefill", prompts, padded length, length of the head)
-            and ("decode", rows, held prompts, cells, padded length, length of the head).
+        compilations: shapes of what was compiled: ("head", its length), ("prefill", prompts, padded length, length of the head),
+            ("prefill after", prompts, padded lengths of a prefix and of the rest, prefixes, length of the head) and ("decode",
+            rows, held prompts, cells, padded length, length of the head).
     """
 
     def __init__(
@@ -144,14 +141,11 @@ class Sampler:
             alike: all prompts are padded to the length of the longest, so that one shape serves them all.
         """
         for head, members in self._groups(requests):
-            skipped = 0 if head is None else len(head)
-            rest = {i: requests[i].ids[skipped:] for i in members}
-            longest = max(bucket(len(ids)) for ids in rest.values())
-            prompts = {
-                i: OwnPart(ids, longest if alike else bucket(len(ids)), requests[i].keys) for i, ids in rest.items()
-            }
-            # Short ones first, so that those that are held seldom need more room.
-            members.sort(key=lambda i: (prompts[i].padded, len(prompts[i].keys)))
+            prompts = _own_parts({i: requests[i] for i in members}, 0 if head is None else len(head), alike)
+            # Short ones first, so that those that are held seldom need more room; those of one prefix together.
+            members.sort(
+                key=lambda i: (prompts[i].padded, len(prompts[i].keys), prompts[i].ids[: prompts[i].shared].tobytes())
+            )
             yield from self._run(self._holding.head(self._params, head), prompts, members)
 
     def _groups(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, list[int]]]:
@@ -257,3 +251,15 @@ def _capacity(length: int, longest: int) -> int:
     while size % 4 == 0 and size // 4 >= length:
         size //= 4
     return size
+
+
+def _own_parts(requests: Mapping[int, Request], head: int, alike: bool) -> dict[int, OwnPart]:
+    """What comes after the head; `alike` all as long as the longest, and none with a prefix of its own."""
+    prefixes = {i: request.ids[head : request.prefix] for i, request in requests.items()}
+    count = Counter(prefix.tobytes() for prefix in prefixes.values())
+    pays = {i: not alike and len(prefix) >= _PREFIX and count[prefix.tobytes()] > 1 for i, prefix in prefixes.items()}
+    least = max(bucket(len(request.ids) - head) for request in requests.values()) if alike else 0
+    return {
+        i: OwnPart(request.ids[head:], len(prefixes[i]) if pays[i] else 0, least, request.keys)
+        for i, request in requests.items()
+    }

@@ -18,8 +18,10 @@ from grm_jax.model.critique_reward import HEAD, zero_head
 from grm_jax.model.gemma2 import Gemma2, abstract_params
 from grm_jax.model.kernels import best_kernel
 from grm_jax.parallel.layout import Layout, Layouts
-from grm_jax.sampling.decode import decode, empty_prompts, empty_rows, keys_by_column, names_of_axes, prefill
+from grm_jax.sampling.decode import decode, empty_rows
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.prefill import empty_prompts, prefill
+from grm_jax.sampling.segments import keys_by_column, names_of_axes
 from grm_jax.spct.abstract import (
     bfloat16,
     bytes_of,

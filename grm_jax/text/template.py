@@ -29,11 +29,13 @@ class Prompt:
             "principle", "reference" or "response". No id in ids[start:stop] is a control id.
         shared_prefix: how many leading ids are the instruction block, which every prompt of a template opens with.
             (A template with its own instruction for single responses has two such blocks.)
+        before_responses: how many leading ids come before the first response: they are the same for all orders of the responses.
     """
 
     ids: np.ndarray
     fields: tuple[tuple[int, int, str], ...]
     shared_prefix: int
+    before_responses: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def encode_prompt(
     if reference is not None:
         writer.write("reference", reference=("reference", reference))
     writer.write("responses_open", count=n)
+    before_responses = len(writer.ids)
     for number, response in enumerate(responses, 1):
         writer.write("response", content=("response", response), number=number)
     writer.write("responses_close", count=n)
@@ -114,7 +117,7 @@ def encode_prompt(
     writer.write("closing", count=n, slots=", ".join("x" * n))
     if max_tokens is not None and len(writer.ids) > max_tokens:
         return PromptTooLong(tokens=len(writer.ids), limit=max_tokens)
-    return Prompt(np.asarray(writer.ids, np.int32), tuple(writer.fields), shared_prefix)
+    return Prompt(np.asarray(writer.ids, np.int32), tuple(writer.fields), shared_prefix, before_responses)
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 from grm_jax.keys import generator
 from grm_jax.model.attention import KeyValues, Sharing, Tokens, attend
 from grm_jax.model.gemma2 import Gemma2, forward
-from grm_jax.sampling.decode import compute_head, empty_prompts, empty_segment, grow, prefill, put
+from grm_jax.sampling.prefill import compute_head, empty_prompts, grow, prefill, put
+from grm_jax.sampling.segments import empty_segment
 from tests.shapes import SHAPES, random_params, random_tokens
 
 R, K, G, H = 6, 2, 3, 10

@@ -15,7 +15,7 @@ from grm_jax.model.splash import splash_attend
 from grm_jax.parallel.exchanges import exchanged
 from grm_jax.parallel.layout import make_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
-from grm_jax.sampling.decode import prefill
+from grm_jax.sampling.prefill import prefill
 from tests.shapes import SHAPES, random_params, random_tokens
 
 R, N, K, H = 2, 4, 2, 16

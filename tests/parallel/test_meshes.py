@@ -132,7 +132,7 @@ def test_parts_of_a_batch_add_up_on_a_mesh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, gradient)
 
 
-def samples(params=PARAMS, **kwargs):
+def samples(params=PARAMS, *, prefixed=False, **kwargs):
     rng = generator("test", "mesh prompts")
     head = rng.integers(3, SHAPE.vocab_size, 33)
     requests = [
@@ -142,6 +142,10 @@ def samples(params=PARAMS, **kwargs):
         )
         for n, h in ((5, 33), (9, 33), (40, 0), (12, 0), (7, 0), (21, 33))
     ]  # fmt: skip
+    prefix = np.concatenate([head, rng.integers(3, SHAPE.vocab_size, 130)])
+    for n in (6, 10, 14) if prefixed else ():  # orders of one item
+        ids = np.concatenate([prefix, rng.integers(3, SHAPE.vocab_size, n)]).astype(np.int32)
+        requests.append(Request(ids, rng.integers(0, 2**32, (4, 2), dtype=np.uint32), len(head), len(prefix)))
     sampler = Sampler(
         SHAPE,
         params,
@@ -157,18 +161,19 @@ def samples(params=PARAMS, **kwargs):
             jax.sharding.get_abstract_mesh().empty
         )  # who takes samples computes where it will, not on the sampler's mesh
         found[i] = completions
+    assert (sampler.usage.prefixes > 0) == prefixed
     return found
 
 
 @pytest.fixture(scope="module")
 def sampled_alone():
-    return samples()
+    return samples(prefixed=True)
 
 
 @pytest.mark.parametrize("shape", MESHES)
 def test_a_mesh_samples_what_one_device_samples(sampled_alone, shape):
     with use(make_layouts(TrainMesh(), DecodeMesh(*shape))):
-        found = samples()
+        found = samples(prefixed=True)
     for i, completions in sampled_alone.items():
         for wanted, completion in zip(completions, found[i], strict=True):
             assert completion.ids.tolist() == wanted.ids.tolist()

@@ -11,8 +11,9 @@ import pytest
 from grm_jax.keys import stream_key
 from grm_jax.model.attention import Sharing
 from grm_jax.model.gemma2 import Gemma2, unroll
-from grm_jax.sampling.decode import decode, empty_prompts, empty_rows, grow, prefill, put
+from grm_jax.sampling.decode import decode, empty_rows
 from grm_jax.sampling.policy import SamplingPolicy
+from grm_jax.sampling.prefill import empty_prompts, grow, prefill, put
 from tests.shapes import SHAPES, full_forward, random_params, random_tokens
 
 NEW = 19

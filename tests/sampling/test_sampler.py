@@ -213,6 +213,47 @@ def test_prompts_of_two_heads_and_of_none_are_sampled_together():
     assert texts(requests) == texts(whole)
 
 
+def orders(item: int, indices, prefix: int, head: int = 33, own: int = 20) -> list[Request]:
+    """Two requests of one item: a head that all have, a prefix that both have, and each its own end."""
+    begin = [random_tokens(CONFIG, 1, size, seed=seed)[0] for size, seed in ((head, 99), (prefix, 200 + item))]
+    ends = [random_tokens(CONFIG, 1, own + item, seed=300 + 2 * item + i)[0] for i in range(2)]
+    keys = [request(2 * item + i, indices).keys for i in range(2)]
+    return [
+        Request(np.concatenate([*begin, end]), each, head, head + prefix) for end, each in zip(ends, keys, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("head", [pytest.param(0, marks=pytest.mark.slow), 33])
+def test_what_orders_of_an_item_begin_with_is_computed_once_and_changes_nothing(head):
+    """Of five items; a prefix that is short, and one that no other has, are computed with the rest."""
+    requests = [each for item in range(5) for each in orders(item, range(3), 150 + 3 * item, head)]
+    requests += [*orders(7, range(3), 100, head), orders(8, range(3), 150, head)[0]]
+    engine, plain = sampler.__wrapped__(rows=64), sampler.__wrapped__()
+    found = dict(engine.sample(requests))
+    expected = dict(plain.sample([dataclasses.replace(each, prefix=0) for each in requests]))
+    for i, completions in expected.items():
+        for wanted, completion in zip(completions, found[i], strict=True):
+            np.testing.assert_array_equal(completion.ids, wanted.ids)
+            np.testing.assert_allclose(completion.logprobs, wanted.logprobs, rtol=0, atol=1e-5)
+    assert engine.usage.prompts == plain.usage.prompts == 13
+    assert engine.usage.prefixes == 5 and plain.usage.prefixes == 0
+    after = {shape for shape in engine.compilations if shape[0] == "prefill after"}
+    assert after and {shape[2:4] for shape in after} <= {(192, 32)}
+    assert not {shape for shape in plain.compilations if shape[0] == "prefill after"}
+    assert texts([dataclasses.replace(each, head=head) for each in requests[:4]]) == [
+        [c.ids.tolist() for c in expected[i]] for i in range(4)
+    ]
+
+
+def test_rollouts_of_one_shape_have_no_prefix():
+    requests = [each for item in range(2) for each in orders(item, range(3), 150)]
+    engine = sampler.__wrapped__()
+    found, expected = dict(engine.sample(requests, alike=True)), dict(sampler().sample(requests))
+    assert engine.usage.prefixes == 0
+    for i, completions in expected.items():
+        assert [c.ids.tolist() for c in found[i]] == [c.ids.tolist() for c in completions]
+
+
 @pytest.mark.parametrize("head", [0, 33])
 def test_a_cache_in_8_bits_is_that_of_prompts_heads_and_samples(head):
     """No other keys and values are held. The first token's log-probability is that of a prompt that is computed in full, and near
@@ -222,7 +263,7 @@ def test_a_cache_in_8_bits_is_that_of_prompts_heads_and_samples(head):
     greedy = SamplingPolicy(0.0)
     engine = sampler.__wrapped__(policy=greedy, int8_cache=True)
     found, expected = (dict(each.sample(requests)) for each in (engine, sampler(policy=greedy)))
-    held = [engine._new_prompts(2, 32).segment, engine._rows.cache, *engine._heads.values()]
+    held = [engine._holding.empty(2, 32).segment, engine._rows.cache, *engine._holding._heads.values()]
     assert len(held) == (3 if head else 2)
     for segment in held:
         assert {leaf.dtype for leaf in jax.tree.leaves(segment.layers)} == {jnp.dtype(jnp.int8), jnp.dtype(jnp.float32)}
