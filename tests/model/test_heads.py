@@ -95,3 +95,22 @@ def test_scalar_head_is_an_affine_map_in_float32():
     assert out.dtype == jnp.float32
     expected = np.float64(hidden.astype(jnp.bfloat16).astype(jnp.float32)) @ np.float64(w) + 0.5
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_training_step_in_bfloat16_multiplies_no_float32():
+    """Products of logits, and both of their gradients'; the embedding's gradient is summed in float32."""
+    hidden, embedding = (
+        jnp.ones((2, 8, CONFIG.model_dim), jnp.bfloat16),
+        jnp.ones((CONFIG.vocab_size, CONFIG.model_dim)),
+    )
+    targets = jnp.zeros((2, 8), jnp.int32)
+    loss = lambda hidden, embedding: token_logprobs(hidden, embedding, targets, CONFIG).sum()  # noqa: E731
+    step = jax.value_and_grad(loss, argnums=(0, 1))
+    _, gradients = jax.eval_shape(step, hidden, embedding)
+    assert [x.dtype for x in gradients] == [jnp.bfloat16, jnp.float32]
+    products = [
+        line
+        for line in jax.jit(step).lower(hidden, embedding).as_text().splitlines()
+        if "stablehlo.dot_general" in line
+    ]
+    assert len(products) >= 3 and all(line.count("xbf16>") >= 2 for line in products)
