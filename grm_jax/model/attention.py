@@ -33,7 +33,7 @@ class KeyValues:
         key_scales: None, or [..., B, K, 1, S] float32: keys are int8, and stand for themselves times the scale of their token.
         value_scales: the same of values; keys and values are of one kind.
         by_column: how keys lie. Few queries against many keys are a product that a CPU does up to nine times as fast by column
-            (`sampling.decode.keys_by_column`).
+            (`sampling.segments.keys_by_column`).
     """
 
     keys: jax.Array
@@ -197,9 +197,10 @@ def _attend_block(
     queries = queries * scale
     reduced = []
     for kv, tokens in parts:
-        cached = by_segment if T == 1 and tokens.positions.shape[1] > 1 and kv.key_scales is None else None
-        by_kernel = _reduce_by(cached, queries, where, kv, tokens, cap, window) if cached else None
-        reduced.append(by_kernel or _reduce(queries, where, kv, tokens, cap, window))
+        taken = None
+        if by_segment and T == 1 and tokens.positions.shape[1] > 1 and kv.key_scales is None:
+            taken = _reduce_by(by_segment, queries, where, kv, tokens, cap, window)
+        reduced.append(taken or _reduce(queries, where, kv, tokens, cap, window))
     # One softmax over all segments without joining them: a common maximum, then sums and products add up. The maximum cancels,
     # so its gradient is 0: computing that would cost as much as the rest of the backward pass.
     peak = jax.lax.stop_gradient(jnp.max(jnp.stack([peak for peak, _ in reduced]), axis=0))

@@ -73,9 +73,8 @@ def attend_segment(
         return attend(*arguments)
     axes, heads = mesh_axes("batch"), mesh_axes("kv_heads")
     batch, heads = () if B % parts(axes) else axes, () if K % parts(heads) else heads
-    rows = (
-        axes if B == 1 and not batch and not M % parts(axes) else ()
-    )  # then all devices have the segment, each its rows
+    # All devices have a segment that cannot be divided; if it is one, each then attends with its own rows.
+    rows = axes if B == 1 and not batch and not M % parts(axes) else ()
     of_queries, of_rows = PartitionSpec(batch, heads, rows), PartitionSpec(batch, rows)
     of_keys, of_places = PartitionSpec(batch, heads), PartitionSpec(batch)
     specs = (of_queries, of_rows, of_rows, of_keys, of_keys, of_places, of_places)

@@ -25,7 +25,7 @@ from grm_jax.sampling.prefill import (
 from grm_jax.sampling.segments import empty_segment, keys_by_column, names_of_axes
 
 _PREFILL_TOKENS = 8192  # computed at once, at most, unless one prompt alone is longer
-_TOGETHER = 8  # prompts are computed so many at once, or one by one: few shapes
+_TOGETHER = 8  # prompts are computed so many at once, or one by one, after prefixes two by two: few shapes
 
 
 @dataclasses.dataclass
@@ -76,6 +76,11 @@ class OwnPart:
     shared: int
     least: int
     keys: np.ndarray
+
+    @property
+    def prefix(self) -> bytes:
+        """What is shared."""
+        return self.ids[: self.shared].tobytes()
 
     @property
     def padded(self) -> int:
@@ -182,12 +187,11 @@ class Holding:
         if not shape[0]:
             self._compilations.add(("prefill", places.size, shape[1], head_length(head)))
             return self._put(prompts, self._prefill(params, tokens, lengths, head), placed)
-        begun = [{prompt.ids[: prompt.shared].tobytes(): prompt for _, prompt in those} for those in of_part]
+        begun = [{prompt.prefix: prompt.ids[: prompt.shared] for _, prompt in those} for those in of_part]
+        firsts = [list(those.values()) for those in begun]
         which = np.zeros_like(places)
         for part, those in enumerate(of_part):
-            numbers = {name: number for number, name in enumerate(begun[part])}
-            which[part, : len(those)] = [numbers[prompt.ids[: prompt.shared].tobytes()] for _, prompt in those]
-        firsts = [[prompt.ids[: prompt.shared] for prompt in those.values()] for those in begun]
+            which[part, : len(those)] = [list(begun[part]).index(prompt.prefix) for _, prompt in those]
         few = 1 << (max(map(len, firsts)) - 1).bit_length()
         first_tokens, first_lengths, which = self._layout.place((*_padded(firsts, few, shape[0]), which))
         self._compilations.add(("prefill", first_lengths.size, shape[0], head_length(head)))

@@ -143,9 +143,7 @@ class Sampler:
         for head, members in self._groups(requests):
             prompts = _own_parts({i: requests[i] for i in members}, 0 if head is None else len(head), alike)
             # Short ones first, so that those that are held seldom need more room; those of one prefix together.
-            members.sort(
-                key=lambda i: (prompts[i].padded, len(prompts[i].keys), prompts[i].ids[: prompts[i].shared].tobytes())
-            )
+            members.sort(key=lambda i: (prompts[i].padded, len(prompts[i].keys), prompts[i].prefix))
             yield from self._run(self._holding.head(self._params, head), prompts, members)
 
     def _groups(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, list[int]]]:
