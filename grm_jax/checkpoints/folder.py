@@ -17,6 +17,7 @@ from grm_jax.checkpoints.safetensors_io import has_safetensors, read_headers, re
 from grm_jax.checkpoints.tree import Leaves, Params
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.projections import Form
 from grm_jax.parallel import hosts
 from grm_jax.parallel.layout import Layout
 
@@ -59,7 +60,7 @@ def load_params(
     layout: Layout | None = None,
     *,
     unrolled: bool = False,
-    quantized: bool = False,
+    form: Form | None = None,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a model of either kind: `load_hugging_face` or `load_orbax`.
 
@@ -68,7 +69,7 @@ def load_params(
         dtype: float32 or bfloat16 for all leaves; None keeps the stored one.
         layout: where the leaves are to live, on a mesh or one device; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
-        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
+        form: what projections become (`model.projections`), as jax arrays. One leaf at a time is held as it was read beside them.
 
     Returns:
         The config and the parameter tree.
@@ -77,7 +78,7 @@ def load_params(
         UserError: as the two.
     """
     load = {"huggingface": load_hugging_face, "orbax": load_orbax}[kind(path)]
-    return load(path, dtype, layout=layout, unrolled=unrolled, quantized=quantized)
+    return load(path, dtype, layout=layout, unrolled=unrolled, form=form)
 
 
 def leaves(path: Path | str) -> tuple[Gemma2Config, Leaves]:

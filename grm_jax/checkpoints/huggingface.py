@@ -27,6 +27,7 @@ from grm_jax.checkpoints.tree import (
 )
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
+from grm_jax.model.projections import Form
 from grm_jax.parallel import hosts
 from grm_jax.parallel.layout import Layout
 
@@ -43,7 +44,7 @@ def load_hugging_face(
     layout: Layout | None = None,
     *,
     unrolled: bool = False,
-    quantized: bool = False,
+    form: Form | None = None,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a Gemma-2 model, block by block into the arrays that are returned: some megabytes are held beside them.
 
@@ -56,7 +57,7 @@ def load_hugging_face(
         progress: called with (tensors begun, tensors in all).
         layout: where the leaves are to live; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
-        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
+        form: what projections become (`model.projections`), as jax arrays. One leaf at a time is held as it was read beside them.
 
     Returns:
         The config, and the parameter tree of docs/design.md.
@@ -88,7 +89,7 @@ def load_hugging_face(
     leaves = tree_leaves(config, unrolled=unrolled)
     if _LM_HEAD in headers:
         _check_output_matrix(config, headers, kept["embedding"])
-    finished = finisher(config, layout, unrolled=unrolled, quantized=quantized)
+    finished = finisher(config, layout, unrolled=unrolled, form=form)
     made = {
         path: finished(path, filled(
             functools.partial(read, leaf), leaf.shape(config), kept[leaf.places[0].path], shardings[path],

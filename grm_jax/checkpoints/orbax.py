@@ -31,6 +31,7 @@ from grm_jax.checkpoints.tree import (
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import unroll
+from grm_jax.model.projections import Form
 from grm_jax.parallel.layout import Layout
 
 _SPARE = 2**20  # bytes beside the weights, for metadata and config.json
@@ -78,7 +79,7 @@ def load_orbax(
     layout: Layout | None = None,
     *,
     unrolled: bool = False,
-    quantized: bool = False,
+    form: Form | None = None,
 ) -> tuple[Gemma2Config, Params]:
     """Loads a model that `save_orbax` wrote, leaf by leaf.
 
@@ -88,7 +89,7 @@ def load_orbax(
         progress: called with (leaves done, leaves in all).
         layout: where the leaves are to live; None for numpy arrays.
         unrolled: the tree of an unrolled model instead (`model.gemma2.unroll`).
-        quantized: projections in 8 bits (`model.quantization`), as jax arrays. One leaf at a time is held in `dtype` beside them.
+        form: what projections become (`model.projections`), as jax arrays. One leaf at a time is held as it was read beside them.
 
     Returns:
         The config and the parameter tree.
@@ -99,7 +100,7 @@ def load_orbax(
     folder, dtype = Path(folder).absolute(), checked_dtype(dtype)
     config, leaves = orbax_leaves(folder)
     stacked, wanted = leaf_shardings(config, layout), leaf_shardings(config, layout, unrolled=unrolled)
-    finished = finisher(config, layout, unrolled=unrolled, quantized=quantized)
+    finished = finisher(config, layout, unrolled=unrolled, form=form)
     read: dict[str, Any] = {}
     for done, (path, (shape, kept)) in enumerate(leaves.items(), 1):
         leaf = _read_leaf(folder / ORBAX_PARAMS, path, shape, dtype or kept, stacked[path])

@@ -14,7 +14,7 @@ from grm_jax.checkpoints.layout import check_shapes, leaf_shapes, tree_leaves
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config, config_from_hugging_face, config_to_hugging_face
 from grm_jax.model.gemma2 import logical_axes
-from grm_jax.model.quantization import quantized_leaf
+from grm_jax.model.projections import Form, formed_leaf
 from grm_jax.parallel.layout import Layout
 
 Params = dict[str, Any]
@@ -81,19 +81,19 @@ def leaf_shardings(
 
 
 def finisher(
-    config: Gemma2Config, layout: Layout | None, *, unrolled: bool = False, quantized: bool = False
+    config: Gemma2Config, layout: Layout | None, *, unrolled: bool = False, form: Form | None = None
 ) -> Callable[[str, Any], Any]:
-    """Gives what turns (path, leaf as it was read) into the leaf of the tree: itself, or in 8 bits and divided by the same axes.
+    """Gives what turns (path, leaf as it was read) into the leaf of the tree: itself, or formed and divided by the same axes.
 
     A leaf is done when that returns, so that the next is not read beside what it was made of.
     """
-    if not quantized:
+    if form is None:
         return lambda path, leaf: leaf
     names = flatten_dict(logical_axes(config, unrolled=unrolled), sep="/")
 
     def finished(path: str, leaf: Any) -> Any:
-        made = quantized_leaf(path, leaf)
-        places = None if layout is None else layout.tree(names[path], made)
+        made = formed_leaf(form, path, leaf)
+        places = None if layout is None or layout.mesh is None else layout.tree(names[path], made)
         return jax.block_until_ready(jax.device_put(made, places))
 
     return finished

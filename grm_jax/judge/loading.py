@@ -11,6 +11,8 @@ from grm_jax.checkpoints.folder import fingerprint, leaves, load_params
 from grm_jax.errors import UserError
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import unrolling_pays
+from grm_jax.model.output_major import native_form
+from grm_jax.model.quantization import quantize
 from grm_jax.parallel.layout import layouts
 from grm_jax.text.template import Template, load_template
 from grm_jax.text.tokenizer import Tokenizer, check_tokenizer, load_tokenizer
@@ -23,8 +25,8 @@ class JudgeModel:
     Attributes:
         name: folder and fingerprint, as judgements name it.
         config: the model's shape.
-        params: parameters of the type to compute in, in the decoding layout of the run; unrolled where that pays
-            (`model.gemma2.unrolling_pays`), else stacked.
+        params: parameters of the type to compute in, in the decoding layout of the run; in the form in which this
+            machine samples and scores with them fastest (`model.gemma2.unrolling_pays`, `model.output_major`).
         tokenizer: it fits the model.
         template: the prompt's wording.
     """
@@ -86,7 +88,7 @@ def load_model(
     own = folder / "template.toml"
     chosen = load_template(template or (own if own.is_file() else "grm"))
     name = f"{folder.resolve().name}@{fingerprint(folder)}"
-    config, params = load_params(
-        folder, dtype, layouts().decode, unrolled=unrolling_pays(), quantized=weights == "int8"
-    )
+    layout = layouts().decode
+    form = quantize if weights == "int8" else native_form(layout.backend, divided=layout.mesh is not None)
+    config, params = load_params(folder, dtype, layout, unrolled=unrolling_pays(), form=form)
     return JudgeModel(name, config, params, tokenizer, chosen)

@@ -20,7 +20,7 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gathering import gathered
 from grm_jax.model.kernels import attention_by, best_kernel
 from grm_jax.model.layers import Weight, embed, gated_mlp, project, rms_norm, rotate
-from grm_jax.model.quantization import is_quantized
+from grm_jax.model.projections import is_formed
 
 PairKeyValues = dict[str, KeyValues]  # {"local": ..., "global": ...}
 
@@ -94,8 +94,9 @@ class Block(nn.Module):
                 for k, (name, (shape, axes, fan_in)) in zip(keys, leaves.items(), strict=True)
             }
 
-        if is_quantized(given := self.variables.get("params", {}).get(group, {})):
-            return given  # to serve only; Flax would compare shapes leaf by leaf, and there are two to a weight
+        given: dict[str, Weight] = self.variables.get("params", {}).get(group, {})
+        if any(map(is_formed, given.values())):
+            return given  # to serve only; Flax would compare shapes leaf by leaf, and theirs are others
         weights = {
             name: w if self.dtype is None else w.astype(self.dtype) for name, w in self.param(group, init).items()
         }

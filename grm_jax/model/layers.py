@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from grm_jax.model.quantization import QuantizedWeight
+from grm_jax.model.projections import FormedWeight
 
-Weight = jax.Array | QuantizedWeight
+Weight = jax.Array | FormedWeight
 Params = Mapping[str, Weight]
 
 MASKED = (
@@ -66,14 +66,8 @@ def project(x: jax.Array, weight: Weight, summed: int = 1) -> jax.Array:
 
     Written as one product of two matrices, which XLA's CPU compiler differentiates twice as fast as the einsum over B and T.
     """
-    width = x.shape[-1]
-    rows = x.reshape(-1, width)
-    if isinstance(weight, QuantizedWeight):
-        # Whole numbers up to 127 are exact in bfloat16 too. Sums in float32 would be exchanged on a mesh as such, twice the bytes.
-        sums = rows @ weight.values.reshape(width, -1).astype(x.dtype)
-        out = (sums * weight.scales.reshape(1, -1)).astype(x.dtype)
-    else:
-        out = rows @ weight.reshape(width, -1)
+    rows = x.reshape(-1, x.shape[-1])
+    out = weight.product(rows) if isinstance(weight, FormedWeight) else rows @ weight.reshape(x.shape[-1], -1)
     return out.reshape(*x.shape[:-1], *weight.shape[summed:])
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from grm_jax.model.attention import Sharing
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import CacheSegment, logical_axes, native, unroll
+from grm_jax.model.output_major import native_form
+from grm_jax.model.projections import formed
 from grm_jax.parallel.layout import fetch, layouts
 from grm_jax.sampling.decode import Drawn, Rows, decode, empty_rows
 from grm_jax.sampling.holding import Holding, OwnPart, Usage, bucket
@@ -91,7 +93,8 @@ class Sampler:
 
         Args:
             config: the model's shape.
-            params: stacked parameters, or those of an unrolled model, numpy or jax, of the type to compute in.
+            params: stacked parameters, or those of an unrolled model, numpy or jax, of the type to compute in; projections in any
+                form.
             policy: how tokens are drawn.
             max_new: tokens a sample, at most.
             stop_ids: tokens that end a sample.
@@ -100,12 +103,17 @@ class Sampler:
         """
         self._layout = layout = layouts().decode
         self._model = model = native(config)
-        form = unroll if model.unrolled else lambda params: params
-        like = jax.eval_shape(form, params)
+        form = native_form(layout.backend, divided=layout.mesh is not None)
+
+        def formed_like_the_model(params: dict[str, Any]) -> dict[str, Any]:
+            params = unroll(params) if model.unrolled else params
+            return params if form is None else formed(form, params)
+
+        like = jax.eval_shape(formed_like_the_model, params)
         self._dtypes = jax.tree.map(lambda x: x.dtype, like)
         self._places = layout.tree(logical_axes(config, unrolled=model.unrolled), like) if layout.mesh else None
         self._formed = jax.jit(
-            lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), form(params), self._dtypes)
+            lambda params: jax.tree.map(lambda x, dtype: x.astype(dtype), formed_like_the_model(params), self._dtypes)
         )
         self._max_new, self.rows = max_new, rows
         self._dtype = self._dtypes["embedding"]

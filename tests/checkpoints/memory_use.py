@@ -56,19 +56,22 @@ def main(folder: str, dtype: str, *rest: str) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     from grm_jax.checkpoints.folder import load_params
     from grm_jax.checkpoints.huggingface import save_hugging_face
+    from grm_jax.model.output_major import native_form
+    from grm_jax.model.quantization import quantize
     from grm_jax.parallel.layout import make_layouts, use
     from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
     from grm_jax.sampling.policy import SamplingPolicy
     from grm_jax.sampling.sampler import Sampler
 
-    quantized = dtype == "int8"
-    dtype = "bfloat16" if quantized else dtype
     sizes = tuple(map(int, shape))
     layouts = make_layouts(TrainMesh(*sizes), DecodeMesh(*sizes))
     layout = getattr(layouts, table)
+    form = native_form("cpu", divided=layout.mesh is not None) if table == "decode" else None
+    if dtype == "int8":
+        dtype, form = "bfloat16", quantize
     jax.block_until_ready(jax.numpy.zeros(3) + 1)  # what jax itself needs is there before
     with Peak() as loading:
-        config, params = load_params(folder, dtype, layout, unrolled=table == "decode", quantized=quantized)
+        config, params = load_params(folder, dtype, layout, unrolled=table == "decode", form=form)
         jax.block_until_ready(params)
     leaves = jax.tree.leaves(params)
     arrays = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from grm_jax.checkpoints import blocks, huggingface, load_params, save_hugging_face, save_orbax
 from grm_jax.model.config import Gemma2Config
 from grm_jax.model.gemma2 import logical_axes, unroll
-from grm_jax.model.quantization import quantized
+from grm_jax.model.quantization import quantize, quantized
 from grm_jax.parallel.layout import Layout, make_layouts
 from grm_jax.parallel.meshes import DecodeMesh, TrainMesh
 
@@ -148,7 +148,7 @@ def test_weights_are_quantized_as_they_are_loaded(tmp_path, name, unrolled):
     expected = quantized(params)
     where = layout(name).tree(logical_axes(CONFIG, unrolled=unrolled), expected)
     for each in (folder, tmp_path / "orbax"):
-        _, found = load_params(each, None, layout(name), unrolled=unrolled, quantized=True)
+        _, found = load_params(each, None, layout(name), unrolled=unrolled, form=quantize)
         jax.tree.map(np.testing.assert_array_equal, found, expected)
         assert jax.tree.map(lambda leaf: leaf.sharding, found) == where
 
