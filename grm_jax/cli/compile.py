@@ -107,7 +107,7 @@ def _table(found: Any, topology: str, memory: float) -> Any:
     }  # fmt: skip
     for name, size in sizes.items():
         table.add_row(name, f"{size / GIB:.2f} GiB")
-    table.add_row("together", f"{found.total / GIB:.2f} of {memory / GIB:.0f} GiB", style="bold", end_section=True)
+    table.add_row("together", f"{found.total / GIB:.2f} of {memory / GIB:.2f} GiB", style="bold", end_section=True)
     for kind, size in found.exchanges.items():
         table.add_row(kind, f"{size / GIB:.3f} GiB")
     table.add_row("model FLOPs", f"{found.flops:.3g}", end_section=True)

@@ -17,7 +17,7 @@ class Chip:
     """A chip.
 
     Attributes:
-        memory: bytes.
+        memory: bytes that programs may have.
         flops: dense bfloat16 FLOPs a second.
         bandwidth: of its memory, bytes a second.
         links: bytes a second to other chips, all links together, in one direction.
@@ -31,11 +31,12 @@ class Chip:
 
 CHIPS = {
     "v4": Chip(32 * GIB, 275e12, 1228e9, 300e9),
-    "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
-    "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 200e9),
+    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
+    "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
 }
-"""By the name a topology begins with (Google Cloud's TPU system architecture pages)."""
+"""By the name a topology begins with: speeds by Google Cloud's TPU system architecture pages, memory as the TPU compiler (libtpu
+0.0.42.1) names it when it refuses a program; of v4 by those pages."""
 
 
 def topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:

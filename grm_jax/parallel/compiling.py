@@ -10,7 +10,8 @@ from grm_jax.parallel.chips import GIB, Chip
 from grm_jax.parallel.exchanges import exchanged
 
 _QUICK = {"exec_time_optimization_effort": -1.0}
-_TOO_LARGE = re.compile(r"Used (\S+) of (\S+) hbm")
+# In the words of one version of libtpu and of another.
+_TOO_LARGE = re.compile(r"Used (\S+) of (\S+) hbm|HLO temporaries \((\S+)\) exceeds available HBM \((\S+)\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Compiled:
         name: of the program.
         arguments: what it is given.
         outputs: what it returns, without what is put where an argument was.
-        temporaries: the compiler's own.
+        temporaries: the compiler's own, as many as are there at once.
         aliased: outputs that are put where an argument was: donated.
         beside: arrays that are there meanwhile, by name.
         exchanges: bytes received in one run, by kind of collective.
@@ -80,16 +81,21 @@ def compile_program(
         found = _TOO_LARGE.search(str(error))
         if not found and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = f"needs {found[1]} a chip, there is {found[2]}" if found else "does not fit in the memory of a chip"
+        used, there = [text for text in found.groups() if text] if found else ("", "")
+        needed = f"needs {used} a chip, there is {there}" if found else "does not fit in the memory of a chip"
         raise UserError(f"{name}: {needed}; use a larger slice, another mesh, a smaller batch or LoRA") from error
     seconds, memory = time.perf_counter() - begun, compiled.memory_analysis()
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    given = memory.argument_size_in_bytes + outputs
+    # Of a TPU the peak is what its compiler compares with what a chip has; the size of temporaries counts some more than once. The
+    # peak of other backends leaves temporaries out.
+    peak, listed = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
     exchanges = exchanged(compiled.as_text())
     return Compiled(
-        name=name, arguments=memory.argument_size_in_bytes,
-        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes, temporaries=memory.temp_size_in_bytes,
-        aliased=memory.alias_size_in_bytes, beside=beside, exchanges=exchanges, flops=flops,
-        arithmetic=flops / chip.flops, reading=read / chip.bandwidth, sending=sum(exchanges.values()) / chip.links,
-        compile_seconds=seconds,
+        name=name, arguments=memory.argument_size_in_bytes, outputs=outputs,
+        temporaries=peak - given if peak > given else listed, aliased=memory.alias_size_in_bytes, beside=beside,
+        exchanges=exchanges, flops=flops, arithmetic=flops / chip.flops, reading=read / chip.bandwidth,
+        sending=sum(exchanges.values()) / chip.links, compile_seconds=seconds,
     )  # fmt: skip
 
 
@@ -100,5 +106,5 @@ def check_fits(found: Compiled, chip: Chip) -> None:
         UserError: so it is.
     """
     if found.total > chip.memory:
-        needed = f"needs {found.total / GIB:.1f} GiB a chip, there are {chip.memory / GIB:.0f}"
+        needed = f"needs {found.total / GIB:.1f} GiB a chip, there are {chip.memory / GIB:.2f}"
         raise UserError(f"{found.name}: {needed}; use a larger slice, another mesh, a smaller batch or LoRA")

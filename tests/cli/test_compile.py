@@ -26,7 +26,7 @@ def slice_of(monkeypatch):
 def test_what_a_judge_takes_is_told_as_a_table_and_as_json(grm, slice_of):
     code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
     assert code == 0, error
-    assert "prefill on v5e:2x4" in out and "one token of every critique on v5e:2x4" in out and "of 16 GiB" in out
+    assert "prefill on v5e:2x4" in out and "one token of every critique on v5e:2x4" in out and "of 15.75 GiB" in out
     code, out, _ = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8", "--json")
     prefill, token = json.loads(out)
     assert code == 0 and prefill["name"] == "prefill"
@@ -66,7 +66,7 @@ def test_what_does_not_fit_ends_with_exit_code_2(grm, slice_of):
     slice_of(Chip(2**20, 1e12, 1e9, 1e9))
     code, out, error = grm("compile", *JUDGE, "--topology", "v5e:2x4", "--gin.DecodeMesh.data=8")
     assert code == 2 and "together" in out
-    assert error.startswith("grm compile: prefill: needs 0.0 GiB a chip, there are 0; use a larger slice")
+    assert error.startswith("grm compile: prefill: needs 0.0 GiB a chip, there are 0.00; use a larger slice")
 
 
 def test_mistakes_are_refused_in_one_line(refused):

@@ -82,7 +82,7 @@ def test_a_judge_reads_weights_and_caches_for_every_token_and_overwrites_its_cac
 
 def test_what_does_not_fit_is_refused():
     (found,) = compiled("sft")
-    with pytest.raises(UserError, match=r"sft step: needs .* GiB a chip, there are 0; use a larger slice"):
+    with pytest.raises(UserError, match=r"sft step: needs .* GiB a chip, there are 0.00; use a larger slice"):
         check_fits(found, CHIPS["v5e"].__class__(1.0, 1.0, 1.0, 1.0))
     check_fits(found, CHIP)
     with pytest.raises(UserError, match="a batch of 6 cannot be divided among 4 devices in 1 parts"):
