@@ -51,6 +51,9 @@ WAYS = [
     ("float32", 1, 1, 1, "decode"), ("float32", 1, 1, 1, "train"), ("bfloat16", 1, 4, 2, "train"),
     ("bfloat16", 1, 1, 8, "decode"),
 ]  # fmt: skip
+TURNED = WAYS[
+    :1
+]  # leaves of a judge are turned one by one when they are there: one is held beside them, in float32 as was asked
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_less_than_two_tensors_are_held_beside_the_arrays(middling, tmp_path, wa
     folder, largest = middling
     found = used(folder, *way, *[tmp_path / "out"] * (way[-1] == "train"))
     assert found["arrays"] > 200e6
-    assert found["loading"] < 2 * largest, found
+    assert found["loading"] < 2 * largest * (2 if way in TURNED else 1), found
     assert found.get("sampler", 0) < 2 * largest, found
     assert found.get("saving", 0) < 2 * largest * (2 if way[0] == "float32" else 1), found
 
@@ -85,11 +88,12 @@ def test_weights_in_8_bits_are_made_a_leaf_at_a_time(middling):
 def test_less_than_two_tensors_are_held_beside_gigabytes(tmp_path):
     config = Gemma2Config(65536, 2048, 16384, 18, 8, 4, 256)
     largest = random_checkpoint(tmp_path / "model", config)
-    for way in WAYS[1:3]:
-        found = used(tmp_path / "model", *way, tmp_path / "out")
+    for way in WAYS[:3]:
+        found = used(tmp_path / "model", *way, *[tmp_path / "out"] * (way[-1] == "train"))
         print(way, largest, found)
         assert found["arrays"] > 4e9
-        assert found["loading"] < 2 * largest, found
-        assert found["saving"] < 2 * largest * (2 if way[0] == "float32" else 1), found
-        for file in (tmp_path / "out").iterdir():
+        assert found["loading"] < 2 * largest * (2 if way in TURNED else 1), found
+        assert found.get("sampler", 0) < 2 * largest, found
+        assert found.get("saving", 0) < 2 * largest * (2 if way[0] == "float32" else 1), found
+        for file in (tmp_path / "out").glob("*"):
             file.unlink()
