@@ -16,9 +16,8 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.layers import soft_cap
 from grm_jax.model.output_major import product
 
-_FEW_ROWS = (
-    64  # of float32, up to which a CPU multiplies faster by the embedding as it lies: logits of more rows lie badly
-)
+# Of float32: a CPU multiplies so many faster by the embedding as it lies (`output_major`). Logits of more rows lie badly then.
+_FEW_ROWS = 64
 
 
 def _most_logits() -> int:
@@ -36,14 +35,16 @@ def next_token_logits(hidden: jax.Array, embedding: jax.Array, config: Gemma2Con
 def _scores(hidden: jax.Array, embedding: jax.Array) -> jax.Array:
     """[..., D], [V, D] -> float32 [..., V]. Its gradient is rounded to `hidden`'s type, as those of all other layers are: products
     of float32 with bfloat16 would be the slowest of a training step."""
-    wide = lambda hidden, embedding: jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)  # noqa: E731
+
+    def many(hidden: jax.Array, embedding: jax.Array) -> jax.Array:
+        return jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
 
     def few(hidden: jax.Array, embedding: jax.Array) -> jax.Array:
         return product(hidden.reshape(-1, hidden.shape[-1]), embedding).reshape(*hidden.shape[:-1], -1)
 
     is_few = hidden.dtype == jnp.float32 and 1 < math.prod(hidden.shape[:-1]) <= _FEW_ROWS
     cpu = {"cpu": few} if is_few else {}
-    return cast(jax.Array, jax.lax.platform_dependent(hidden, embedding.astype(hidden.dtype), default=wide, **cpu))
+    return cast(jax.Array, jax.lax.platform_dependent(hidden, embedding.astype(hidden.dtype), default=many, **cpu))
 
 
 def _scores_forward(hidden: jax.Array, embedding: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
