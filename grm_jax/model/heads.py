@@ -16,7 +16,7 @@ from grm_jax.model.config import Gemma2Config
 from grm_jax.model.layers import soft_cap
 from grm_jax.model.output_major import product
 
-# Of float32: a CPU multiplies so many faster by the embedding as it lies (`output_major`). Logits of more rows lie badly then.
+# Of float32: up to so many a CPU multiplies faster with the embedding on the left (`output_major`).
 _FEW_ROWS = 64
 
 

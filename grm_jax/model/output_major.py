@@ -1,7 +1,6 @@
 """Weights with a line for each output: a leaf of the parameter tree that a CPU multiplies faster than [inputs, outputs].
 
-XLA for CPU copies what stands on the right of a product into tiles before it multiplies; a weight on the left it reads as it lies.
-With few rows, as in decoding, copying takes much of the time (`scripts/bench_layouts`).
+XLA for CPU multiplies few rows, as in decoding, faster with the weight on the left of the product (`scripts/bench_layouts`).
 
 Letters: R rows, I inputs, O outputs.
 """

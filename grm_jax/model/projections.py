@@ -40,14 +40,11 @@ def formed_leaf(form: Form, path: str, leaf: Any) -> Any:
 
 def formed(form: Form, params: dict[str, Any]) -> dict[str, Any]:
     """Forms all projections of a parameter tree, stacked or unrolled; embedding and norms stay as they are."""
-    return map_leaves(
-        lambda path, leaf: formed_leaf(form, jax.tree_util.keystr(path, simple=True, separator="/"), leaf), params
+    return jax.tree.map_with_path(
+        lambda path, leaf: formed_leaf(form, jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
+        params,
+        is_leaf=is_formed,
     )
-
-
-def map_leaves(function: Callable[[Any, Any], Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Applies function(path, leaf) to a parameter tree, a formed weight being one leaf."""
-    return jax.tree.map_with_path(function, params, is_leaf=is_formed)
 
 
 def is_formed(leaf: Any) -> bool:

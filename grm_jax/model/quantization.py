@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from grm_jax.model.projections import FormedWeight, formed, is_formed, map_leaves
+from grm_jax.model.projections import FormedWeight, formed, is_formed
 
 _LARGEST = 127  # symmetric: -128 is not used
 
@@ -64,7 +64,7 @@ def quantized(params: dict[str, Any]) -> dict[str, Any]:
 
 def dequantized(params: dict[str, Any]) -> dict[str, Any]:
     """The float tree that a quantized one stands for."""
-    return map_leaves(lambda _, leaf: leaf.dequantized() if _is_quantized(leaf) else leaf, params)
+    return jax.tree.map(lambda leaf: leaf.dequantized() if _is_quantized(leaf) else leaf, params, is_leaf=is_formed)
 
 
 def numeric_type(params: dict[str, Any], *, int8_cache: bool = False) -> str:

@@ -87,7 +87,7 @@ def compile_program(
     seconds, memory = time.perf_counter() - begun, compiled.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     given = memory.argument_size_in_bytes + outputs
-    # Of a TPU the peak is what its compiler compares with what a chip has; the size of temporaries counts some more than once. The
+    # Of a TPU the peak is what its compiler compares with what a chip has; the size of temporaries that is listed is more. The
     # peak of other backends leaves temporaries out.
     peak, listed = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
     exchanges = exchanged(compiled.as_text())

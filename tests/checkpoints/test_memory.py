@@ -51,9 +51,8 @@ WAYS = [
     ("float32", 1, 1, 1, "decode"), ("float32", 1, 1, 1, "train"), ("bfloat16", 1, 4, 2, "train"),
     ("bfloat16", 1, 1, 8, "decode"),
 ]  # fmt: skip
-TURNED = WAYS[
-    :1
-]  # leaves of a judge are turned one by one when they are there: one is held beside them, in float32 as was asked
+# Leaves of a judge are turned one by one when they are there: one is held beside them, in float32 as was asked.
+TURNED = WAYS[:1]
 
 
 @pytest.fixture(scope="module")

@@ -90,13 +90,23 @@ def test_what_does_not_fit_is_refused():
 
 
 class TooLarge:
+    def __init__(self, words):
+        self.words = words
+
     def compile(self, compiler_options):
-        raise RuntimeError("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 40.31G of 15.75G hbm. Exceeded")
+        raise RuntimeError(f"RESOURCE_EXHAUSTED: {self.words}")
 
 
-def test_a_compiler_that_finds_no_way_is_told_in_one_line():
+@pytest.mark.parametrize(
+    "words",
+    [
+        "XLA:TPU compile permanent error. Used 40.31G of 15.75G hbm. Exceeded",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (40.31G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_a_compiler_that_finds_no_way_is_told_in_one_line(words):
     with pytest.raises(UserError, match=r"^step: needs 40.31G a chip, there is 15.75G; use a larger slice"):
-        compile_program("step", TooLarge(), CHIP, flops=1.0, beside={}, read=0.0)
+        compile_program("step", TooLarge(words), CHIP, flops=1.0, beside={}, read=0.0)
 
 
 @pytest.mark.slow
